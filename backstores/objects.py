@@ -1,0 +1,110 @@
+"""What a volume is made of: the definitions that live on the ALUs (R3).
+
+A definition is immutable; a change makes a new one with a higher generation. Objects name each other
+by WWN. First-tier objects (partitions) lie on one ALU alone; second-tier objects (stripe, mirror,
+concat, volume) are stored on every ALU below them, so that a volume of N members has N copies.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from backstores.wwn import Wwn
+
+MIB = 1 << 20
+
+
+class Extent(msgspec.Struct, frozen=True, order=True):
+    """A run of bytes on an ALU."""
+
+    start_bytes: int
+    length_bytes: int
+
+    @property
+    def end_bytes(self) -> int:
+        """The first byte behind it."""
+        return self.start_bytes + self.length_bytes
+
+
+class StoredObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What all objects have. Of two copies of one object the higher generation is the newer."""
+
+    wwn: Wwn
+    generation: int = 1
+
+
+class PartitionObject(StoredObject, frozen=True, kw_only=True, tag="partition"):
+    """A part of one ALU (T1). A mirror leg's partition also has room for a dirty-region bitmap."""
+
+    volume: Wwn
+    alu: Wwn
+    extent: Extent
+    bitmap: Extent | None = None
+
+
+class StripeObject(StoredObject, frozen=True, kw_only=True, tag="stripe"):
+    """Consecutive chunks, round robin over equal members (T2)."""
+
+    volume: Wwn
+    children: tuple[Wwn, ...]
+    chunk_blocks: int
+    blocks: int
+
+
+class ConcatObject(StoredObject, frozen=True, kw_only=True, tag="concat"):
+    """Members one behind the other (T2)."""
+
+    volume: Wwn
+    children: tuple[Wwn, ...]
+    blocks: int
+
+
+class LegState(enum.StrEnum):
+    """How much of a mirror a leg holds."""
+
+    IN_SYNC = "in-sync"
+    STALE = "stale"
+    FAILED = "failed"
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One member of a mirror."""
+
+    child: Wwn
+    state: LegState = LegState.IN_SYNC
+
+
+class MirrorObject(StoredObject, frozen=True, kw_only=True, tag="mirror"):
+    """The same blocks on every leg (T2). ``region_blocks`` is what one bit of the dirty bitmap stands for."""
+
+    volume: Wwn
+    legs: tuple[Leg, ...]
+    region_blocks: int
+    blocks: int
+    fail_sequence: int = 0
+
+    @property
+    def children(self) -> tuple[Wwn, ...]:
+        """The members, as in the other objects."""
+        return tuple(leg.child for leg in self.legs)
+
+
+class VolumeObject(StoredObject, frozen=True, kw_only=True, tag="volume"):
+    """The root of a tree: what a host sees (T2). ``created`` is UTC in ISO 8601."""
+
+    name: str
+    root: Wwn
+    layout: str
+    block_bytes: int
+    blocks: int
+    created: str
+
+    @property
+    def children(self) -> tuple[Wwn, ...]:
+        """The one object below, as in the other objects."""
+        return (self.root,)
+
+
+AnyObject = PartitionObject | StripeObject | ConcatObject | MirrorObject | VolumeObject
