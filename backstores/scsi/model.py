@@ -70,7 +70,7 @@ class Command:
 
 @dataclass(slots=True)
 class Response:
-    """The end of a command. ``data_in`` is as long as the CDB allows; the transport cuts it to what the host expects."""
+    """The end of a command. ``data_in`` is as long as the CDB allows; the transport cuts it to what was expected."""
 
     status: Status = Status.GOOD
     sense: bytes = b""
