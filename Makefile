@@ -1,0 +1,35 @@
+# What a person types. Each target sets up what is missing first.
+.PHONY: run test check format bench clean
+
+STATE ?= var
+PORTAL ?= 127.0.0.1:3260
+# How many tests run side by side.
+JOBS ?= auto
+
+run:
+	@scripts/setup.sh run
+	@.venv/bin/tiergate serve --demo --state $(STATE) --portal $(PORTAL)
+
+test:
+	@scripts/setup.sh test
+	.venv/bin/pytest -n $(JOBS) $(TESTS)
+
+check:
+	@scripts/setup.sh test
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/pytest -n $(JOBS) -q -m "not root and not slow"
+
+format:
+	@scripts/setup.sh test
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench:
+	@scripts/setup.sh bench
+	.venv/bin/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist *.egg-info benchmarks/build
+	find . -name __pycache__ -prune -exec rm -rf {} +

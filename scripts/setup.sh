@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Set up what a make target needs: Debian packages (as root; otherwise the line to type is printed and
+# what works without them goes on) and a virtual environment in .venv.
+#
+#   scripts/setup.sh run|test|bench
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${1:-run}
+python=${PYTHON:-python3}
+
+missing=()
+need() { # need PACKAGE TEST...: the package is missing when the test fails
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+header() { test -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; }
+
+need python3 "$python" -c 'import sys; assert sys.version_info >= (3, 11)'
+need python3-venv "$python" -c 'import ensurepip, venv'
+# The io_uring extension is built where these are; the appliance runs without them, too.
+need gcc command -v gcc
+need libc6-dev test -e /usr/include/stdio.h
+need python3-dev header
+need liburing-dev test -e /usr/include/liburing.h
+if [[ $target != run ]]; then
+    need libiscsi-bin command -v iscsi-test-cu
+    need qemu-utils command -v qemu-img
+    need qemu-block-extra test -e "/usr/lib/$(uname -m)-linux-gnu/qemu/block-iscsi.so"
+    need e2fsprogs command -v mke2fs
+    need util-linux command -v losetup
+    need mount command -v mount
+fi
+if [[ $target == bench ]]; then
+    need tgt command -v tgtd
+fi
+
+if ((${#missing[@]})); then
+    if ((EUID == 0)); then
+        echo "installing Debian packages: ${missing[*]}"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        echo "some packages are missing; what needs them is left out. To install them, type:"
+        echo "    sudo apt-get install --no-install-recommends ${missing[*]}"
+    fi
+fi
+
+wanted=$(cat setup.cfg setup.py pyproject.toml backstores/engine/*.pyx | sha256sum | cut -d' ' -f1)
+if [[ ! -e .venv/set-up || $(cat .venv/set-up) != "$wanted" ]]; then
+    echo "setting up .venv"
+    "$python" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+    echo "$wanted" >.venv/set-up
+fi
