@@ -126,6 +126,13 @@ class StorageProcessorPort(Protocol):
             UsageError: not attached, or in use (names the volumes).
         """
 
+    async def bring_on_line(self) -> None:
+        """Start every volume that can serve, degraded ones included.
+
+        Called once all ALUs in the settings are attached: until then a volume starts only when it is complete,
+        so that a mirror never goes on without a leg that is just about to be attached.
+        """
+
     def alus(self) -> list[AluStatus]:
         """List the attached ALUs in the order in which they were attached."""
 
