@@ -1,0 +1,118 @@
+"""What drivers with a file descriptor share: files and block devices."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+
+from backstores.alu import space
+from backstores.alu.base import AluDriver, AluOp, Backend, ByteRun, Kind, Transfers, never_now
+from backstores.alu.now import DIRTY_BYTES, page_cache
+
+log = logging.getLogger(__name__)
+
+
+class DescriptorDriver(AluDriver):
+    """An ALU behind a locked descriptor, which it owns from now on."""
+
+    def __init__(
+        self,
+        path: str,
+        kind: Kind,
+        fd: int,
+        *,
+        size_bytes: int,
+        sector_bytes: int,
+        physical_bytes: int,
+        direct: bool,
+        holes: bool,
+        dirty_bytes: int = DIRTY_BYTES,
+    ) -> None:
+        self.path = path
+        self.kind = kind
+        self.fd = fd
+        self.size_bytes = size_bytes
+        self.sector_bytes = sector_bytes
+        self.physical_bytes = physical_bytes
+        self.direct = direct
+        self.holes = holes  # allocation can be asked for
+        self.read_now: Callable[[int, memoryview], bool] = never_now
+        self.write_now: Callable[[int, memoryview], bool] = never_now
+        self.start_writeback: Callable[[], bool] = lambda: False  # until an engine takes the driver on
+        self._retire: Callable[[], None] = lambda: None
+        if not direct:
+            now = page_cache(fd, lambda: self.start_writeback(), dirty_bytes)
+            self.read_now, self.write_now, self._retire = now
+
+    def transfers(self, backend: Backend) -> Transfers:
+        """Let the backend carry out what has to wait."""
+        return DescriptorTransfers(self, backend)
+
+    def close(self) -> None:
+        """Close the descriptor, which drops its lock."""
+        if self.fd >= 0:
+            self._retire()
+            self.read_now = self.write_now = never_now
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+class DescriptorTransfers(Transfers):
+    """The waiting transfers of a descriptor, and the write-back behind ``write_now``."""
+
+    def __init__(self, driver: DescriptorDriver, backend: Backend) -> None:
+        self._driver = driver
+        self._backend = backend
+        self._writeback: asyncio.Task[None] | None = None
+        self._lost_errno = 0  # of a write-back that failed; the kernel tells it once, and the next flush must
+        driver.start_writeback = self._start_writeback
+
+    def readv(self, views: Sequence[memoryview], offset: int) -> Awaitable[int]:
+        return self._backend.readv(self._driver.fd, views, offset)
+
+    def writev(self, views: Sequence[memoryview], offset: int, durable: bool) -> Awaitable[int]:
+        return self._backend.writev(self._driver.fd, views, offset, durable)
+
+    async def sync(self) -> int:
+        answer = await self._backend.fdatasync(self._driver.fd)
+        lost, self._lost_errno = self._lost_errno, 0
+        return -lost if lost else answer
+
+    async def discard(self, offset: int, length: int) -> None:
+        await self._clear(AluOp.DISCARD, offset, length)
+
+    async def zero(self, offset: int, length: int) -> None:
+        await self._clear(AluOp.ZERO, offset, length)
+
+    async def _clear(self, op: AluOp, offset: int, length: int) -> None:
+        fd = self._driver.fd
+        await self._backend.call(fd, space.clear, fd, self._driver.path, op, offset, length)
+
+    async def status(self, offset: int, length: int) -> list[ByteRun]:
+        fd = self._driver.fd
+        if not self._driver.holes:
+            return [ByteRun(offset, length, True)]
+        return await self._backend.call(fd, space.runs, fd, self._driver.path, offset, length)
+
+    async def settle(self) -> None:
+        if self._writeback is not None:
+            await self._writeback
+
+    def _start_writeback(self) -> bool:
+        if self._writeback is not None:
+            return False
+        self._writeback = asyncio.create_task(self._write_back(), name=f"write-back of {self._driver.path}")
+        return True
+
+    async def _write_back(self) -> None:
+        fd = self._driver.fd
+        try:
+            await self._backend.call(fd, space.write_back, fd)
+        except OSError as error:
+            self._lost_errno = error.errno or errno.EIO
+            log.error("write-back of %s failed (%s); the next flush will say so", self._driver.path, error)
+        finally:
+            self._writeback = None

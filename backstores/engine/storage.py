@@ -1,0 +1,33 @@
+"""A driver as metadata code sees it: bytes in, bytes out, and a flush."""
+
+from __future__ import annotations
+
+from backstores.alu.base import AluDriver
+from backstores.engine.engine import Engine
+
+
+class DriverStorage:
+    """The ``Storage`` of ``backstores.metadata.store`` on an ALU."""
+
+    def __init__(self, engine: Engine, driver: AluDriver) -> None:
+        self._engine = engine
+        self._driver = driver
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the ALU."""
+        return self._driver.size_bytes
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Read exactly ``length`` bytes. Raises AluError."""
+        content = bytearray(length)
+        await self._engine.read(self._driver, offset, (memoryview(content),))
+        return bytes(content)
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Write all of ``data``; durable after the next ``flush``. Raises AluError."""
+        await self._engine.write(self._driver, offset, (memoryview(data),))
+
+    async def flush(self) -> None:
+        """Make all that was written durable. Raises AluError."""
+        await self._engine.flush(self._driver)
