@@ -83,7 +83,10 @@ class Segment(NamedTuple):
 
 @dataclass(slots=True)
 class LeafOp:
-    """One operation on one leaf. ``lba`` counts from the leaf's start; the segments are consecutive there."""
+    """One operation on one leaf. ``lba`` counts from the leaf's start; the segments are consecutive there.
+
+    A FLUSH names the whole leaf and has no segments.
+    """
 
     leaf: Leaf
     op: Op
@@ -156,11 +159,15 @@ Node = Transform | Leaf
 
 def plan(root: Node, op: Op, lba: int, blocks: int) -> Plan:
     """Turn an operation on the root into stages of steps, each leaf's consecutive pieces as one step."""
+    if not blocks and op is not Op.FLUSH:
+        return []
     return [_merged(stage) for stage in _expand(root, op, lba, blocks, at=0)]
 
 
 def _expand(node: Node, op: Op, lba: int, blocks: int, at: int) -> Plan:
     if isinstance(node, Leaf):
+        if op is Op.FLUSH:
+            return [[LeafOp(node, op, 0, node.blocks, [])]]
         return [[LeafOp(node, op, lba, blocks, [Segment(at, blocks)])]]
     result: Plan = []
     for parts in node.stages(op, lba, blocks):
@@ -178,18 +185,32 @@ def _expand(node: Node, op: Op, lba: int, blocks: int, at: int) -> Plan:
 
 
 def _merged(stage: Stage) -> Stage:
+    """Join steps on one leaf, and marks of one mirror, that are consecutive there."""
     result: Stage = []
-    last: dict[Wwn, LeafOp] = {}
+    last: dict[Wwn, int] = {}
     for step in stage:
-        if isinstance(step, LeafOp):
-            before = last.get(step.leaf.wwn)
-            if before is not None and before.lba + before.blocks == step.lba:
-                before.blocks += step.blocks
-                before.segments.extend(step.segments)
+        if isinstance(step, LeafOp | MarkDirty):
+            wwn = step.leaf.wwn if isinstance(step, LeafOp) else step.mirror
+            if wwn in last and _joined(result, last[wwn], step):
                 continue
-            last[step.leaf.wwn] = step
+            last[wwn] = len(result)
         result.append(step)
     return result
+
+
+def _joined(stage: Stage, index: int, step: LeafOp | MarkDirty) -> bool:
+    """Lengthen the step at ``index`` by a step that begins where it ends; say whether it does."""
+    before = stage[index]
+    assert isinstance(before, LeafOp | MarkDirty)
+    if before.lba + before.blocks != step.lba:
+        return False
+    if isinstance(before, MarkDirty):
+        stage[index] = before._replace(blocks=before.blocks + step.blocks)
+    else:
+        assert isinstance(step, LeafOp)
+        before.blocks += step.blocks
+        before.segments.extend(step.segments)
+    return True
 
 
 def leaves(root: Node) -> Iterator[Leaf]:
