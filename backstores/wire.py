@@ -14,7 +14,8 @@ declaration. Bits that no field names are reserved: built as zero, not looked at
     Read10.build(lba=7, blocks=8)
 
 What is wrong with a declaration (overlap, past the end) shows at import; a value that does not fit
-its field raises when it is built. Multi-byte fields are big-endian unless the class says
+its field raises when it is built. A subclass of a structure has its fields, too, and may declare
+them anew: that is how formats share a header. Multi-byte fields are big-endian unless the class says
 ``order="little"``, which takes whole bytes only.
 """
 
@@ -129,7 +130,8 @@ class Wire:
     def __init_subclass__(cls, size: int, order: Literal["big", "little"] = "big", **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         cls.SIZE = size
-        cls.FIELDS = {k: v for k, v in vars(cls).items() if isinstance(v, Bits | Bytes)}
+        declared = {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items()}
+        cls.FIELDS = {k: v for k, v in declared.items() if isinstance(v, Bits | Bytes)}
         taken: dict[int, str] = {}
         for name, field in cls.FIELDS.items():
             if isinstance(field, Bits):

@@ -1,0 +1,143 @@
+"""The body of an object region: the objects on one ALU, and what must hold among them (R3).
+
+The body is a MessagePack map of one entry, ``objects``: an array of maps, one an object, whose
+``type`` says which of ``backstores.objects`` it is. Decoding is strict: a type that does not fit, or
+an entry that this version does not know, makes the whole body invalid, never a guess. What decodes
+can still be nonsense (an extent past the end); ``check`` names it, object by object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from backstores.errors import CorruptError, UsageError
+from backstores.metadata.findings import Finding, Problem
+from backstores.metadata.layout import ALLOCATION_UNIT
+from backstores.metadata.sector import COUNTER_LIMIT
+from backstores.objects import AnyObject, Extent, MirrorObject, PartitionObject, StripeObject, VolumeObject
+from backstores.wwn import Wwn, parse_wwn
+
+BLOCK_SIZES: Final = (512, 4096)
+MOST_NAME_CHARACTERS: Final = 63
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is encoded. A later version may add entries; then the format version rises."""
+
+    objects: tuple[AnyObject, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Body)
+
+
+def encode(objects: Iterable[AnyObject]) -> bytes:
+    """Make the body."""
+    return _encoder.encode(Body(tuple(objects)))
+
+
+def decode(raw: bytes) -> tuple[AnyObject, ...]:
+    """Read a body.
+
+    Raises:
+        CorruptError: it does not decode.
+    """
+    try:
+        return _decoder.decode(raw).objects
+    except (ValueError, RecursionError) as error:  # msgspec's own errors, and those of text, are ValueErrors
+        raise CorruptError(f"the objects do not decode ({type(error).__name__})") from error
+
+
+def check(objects: Sequence[AnyObject], alu: Wwn, data: Extent) -> tuple[Finding, ...]:
+    """Name every object that can't be meant as it stands."""
+    findings: list[Finding] = []
+    seen: set[Wwn] = set()
+    for item in objects:
+        if item.wwn in seen:
+            findings.append(Finding(Problem.DUPLICATE, _where(item), "its name is there twice", item.wwn))
+        seen.add(item.wwn)
+        for problem, detail in _problems(item, alu, data):
+            findings.append(Finding(problem, _where(item), detail, item.wwn))
+    return tuple(findings) + tuple(_overlaps(objects))
+
+
+def extents(objects: Iterable[AnyObject]) -> Iterator[tuple[Extent, PartitionObject]]:
+    """Yield every run of bytes that partitions claim, bitmaps included."""
+    for item in objects:
+        if isinstance(item, PartitionObject):
+            yield item.extent, item
+            if item.bitmap is not None:
+                yield item.bitmap, item
+
+
+def _problems(item: AnyObject, alu: Wwn, data: Extent) -> Iterator[tuple[Problem, str]]:
+    names = [item.wwn, *item.children]
+    if isinstance(item, PartitionObject):
+        if item.alu != alu:
+            yield Problem.FOREIGN, "it lies on another alu"
+        for extent, _ in extents([item]):
+            if (
+                extent.length_bytes <= 0
+                or extent.start_bytes % ALLOCATION_UNIT
+                or extent.length_bytes % ALLOCATION_UNIT
+            ):
+                yield Problem.INVALID, f"{_text(extent)} is not of whole units of {ALLOCATION_UNIT}"
+            if extent.start_bytes < data.start_bytes or extent.end_bytes > data.end_bytes:
+                yield Problem.OUTSIDE, f"{_text(extent)} leaves the data area, {_text(data)}"
+    elif not item.children:
+        yield Problem.INVALID, "it has no children"
+    if not isinstance(item, VolumeObject):
+        names.append(item.volume)
+    if not all(_is_object_name(name) for name in names):
+        yield Problem.INVALID, "it, a child or its volume has no NAA 6 name"
+    if not all(0 < number <= COUNTER_LIMIT for number in _numbers(item)):
+        yield Problem.INVALID, "its generation or a size is out of bounds"
+    if isinstance(item, VolumeObject):
+        if item.block_bytes not in BLOCK_SIZES:
+            yield Problem.INVALID, f"blocks of {item.block_bytes} bytes, not of 512 or 4096"
+        if not (0 < len(item.name) <= MOST_NAME_CHARACTERS and item.name.isprintable()):
+            yield Problem.INVALID, f"its name is not 1 to {MOST_NAME_CHARACTERS} printable characters"
+
+
+def _numbers(item: AnyObject) -> Iterator[int]:
+    yield item.generation
+    if not isinstance(item, PartitionObject):
+        yield item.blocks
+    if isinstance(item, StripeObject):
+        yield item.chunk_blocks
+    if isinstance(item, MirrorObject):
+        yield item.region_blocks
+        yield item.fail_sequence + 1  # the only number that may be zero
+
+
+def _overlaps(objects: Sequence[AnyObject]) -> Iterator[Finding]:
+    """Compare each extent with the one that reaches farthest before it."""
+    ordered = sorted(extents(objects), key=lambda pair: pair[0])
+    farthest = None
+    for extent, item in ordered:
+        if farthest is not None and extent.start_bytes < farthest[0].end_bytes:
+            for mine, other in ((item, farthest[1]), (farthest[1], item)):
+                text = f"it overlaps partition {other.wwn} at byte {extent.start_bytes}"
+                yield Finding(Problem.OVERLAP, _where(mine), text, mine.wwn)
+        if farthest is None or extent.end_bytes > farthest[0].end_bytes:
+            farthest = (extent, item)
+
+
+def _is_object_name(name: str) -> bool:
+    try:
+        return len(name) == 32 and parse_wwn(name) == name
+    except UsageError:
+        return False
+
+
+def _where(item: AnyObject) -> str:
+    """Name an object in a message: what a disk holds as its name is shown only if it is one."""
+    kind = type(item).__name__.removesuffix("Object").lower()
+    return f"{kind} {item.wwn if _is_object_name(item.wwn) else 'without a valid name'}"
+
+
+def _text(extent: Extent) -> str:
+    return f"extent {extent.start_bytes} + {extent.length_bytes}"
