@@ -57,10 +57,10 @@ def check(objects: Sequence[AnyObject], alu: Wwn, data: Extent) -> tuple[Finding
     seen: set[Wwn] = set()
     for item in objects:
         if item.wwn in seen:
-            findings.append(Finding(Problem.DUPLICATE, _where(item), "its name is there twice", item.wwn))
+            findings.append(Finding(Problem.DUPLICATE, described(item), "its name is there twice", item.wwn))
         seen.add(item.wwn)
         for problem, detail in _problems(item, alu, data):
-            findings.append(Finding(problem, _where(item), detail, item.wwn))
+            findings.append(Finding(problem, described(item), detail, item.wwn))
     return tuple(findings) + tuple(_overlaps(objects))
 
 
@@ -120,8 +120,8 @@ def _overlaps(objects: Sequence[AnyObject]) -> Iterator[Finding]:
     for extent, item in ordered:
         if farthest is not None and extent.start_bytes < farthest[0].end_bytes:
             for mine, other in ((item, farthest[1]), (farthest[1], item)):
-                text = f"it overlaps partition {other.wwn} at byte {extent.start_bytes}"
-                yield Finding(Problem.OVERLAP, _where(mine), text, mine.wwn)
+                text = f"it overlaps partition {shown(other.wwn)} at byte {extent.start_bytes}"
+                yield Finding(Problem.OVERLAP, described(mine), text, mine.wwn)
         if farthest is None or extent.end_bytes > farthest[0].end_bytes:
             farthest = (extent, item)
 
@@ -133,10 +133,14 @@ def _is_object_name(name: str) -> bool:
         return False
 
 
-def _where(item: AnyObject) -> str:
-    """Name an object in a message: what a disk holds as its name is shown only if it is one."""
-    kind = type(item).__name__.removesuffix("Object").lower()
-    return f"{kind} {item.wwn if _is_object_name(item.wwn) else 'without a valid name'}"
+def shown(name: Wwn) -> str:
+    """Give a name for a message: what a disk holds in its place is not repeated if it is none (S3)."""
+    return name if _is_object_name(name) else "without a valid name"
+
+
+def described(item: AnyObject) -> str:
+    """Name an object in a message."""
+    return f"{type(item).__name__.removesuffix('Object').lower()} {shown(item.wwn)}"
 
 
 def _text(extent: Extent) -> str:

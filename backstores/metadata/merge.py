@@ -1,0 +1,179 @@
+"""The system image: what all ALUs together say about the volumes (R3).
+
+A second-tier object is stored on every ALU below it; a crash between two ALUs leaves copies of
+different age. Of the copies of one object the highest generation counts; two copies of one generation
+that differ contradict each other, and neither counts. From each volume object the tree below is
+followed. A tree that is not whole is told with what is missing, and holds up no other (C3): whether it
+can serve without (a mirror can) is for others to decide. Nothing is mended here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from backstores.metadata.findings import Finding, Problem
+from backstores.metadata.records import described, shown
+from backstores.objects import AnyObject, PartitionObject, VolumeObject
+from backstores.wwn import Wwn
+
+
+@dataclass(frozen=True, slots=True)
+class AluRecord:
+    """What one ALU holds: its objects, and what was found wrong with them when they were read."""
+
+    alu: Wwn
+    objects: tuple[AnyObject, ...]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeTree:
+    """A volume and all that was found below it, parents before children, the volume object first."""
+
+    objects: tuple[AnyObject, ...]
+    missing: tuple[Wwn, ...] = ()  # named by an object of the tree, usable nowhere
+    problems: tuple[Finding, ...] = ()  # why it is not whole; a missing object is among them
+
+    @property
+    def volume(self) -> VolumeObject:
+        """The root."""
+        root = self.objects[0]
+        assert isinstance(root, VolumeObject)
+        return root
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing keeps it from going on line."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class SystemImage:
+    """All volumes, in the order of their names' bytes; objects that no volume leads to; what else is wrong."""
+
+    volumes: tuple[VolumeTree, ...]
+    orphans: tuple[AnyObject, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The copy of each object that counts, where copies of it lie, and what is known of those without."""
+
+    objects: Mapping[Wwn, AnyObject]
+    holders: Mapping[Wwn, frozenset[Wwn]]
+    rejected: Mapping[Wwn, Finding]
+
+
+def system_image(records: Iterable[AluRecord]) -> SystemImage:
+    """Merge what the ALUs hold."""
+    known, findings = _known(records)
+    trees = [_tree(item, known) for item in known.objects.values() if isinstance(item, VolumeObject)]
+    trees.sort(key=lambda tree: (tree.volume.name, tree.volume.wwn))
+    reached = {item.wwn for tree in trees for item in tree.objects}
+    orphans = tuple(item for wwn, item in sorted(known.objects.items()) if wwn not in reached)
+    for tree in trees:
+        findings += _absent_copies(tree, known)
+    findings += _shared_names(trees)
+    findings += [Finding(Problem.ORPHAN, described(item), "no volume leads to it", item.wwn) for item in orphans]
+    return SystemImage(tuple(trees), orphans, tuple(findings))
+
+
+def _known(records: Iterable[AluRecord]) -> tuple[_Known, list[Finding]]:
+    """Choose among the copies of every object."""
+    copies: defaultdict[Wwn, list[tuple[Wwn, AnyObject]]] = defaultdict(list)
+    rejected: dict[Wwn, Finding] = {}
+    findings: list[Finding] = []
+    for record in records:
+        wrong = {finding.wwn: finding for finding in record.findings if finding.wwn is not None}
+        for item in record.objects:
+            finding = wrong.get(item.wwn)
+            if isinstance(item, PartitionObject) and item.alu != record.alu:
+                finding = Finding(Problem.FOREIGN, described(item), f"found on alu {record.alu}, not its own", item.wwn)
+            if finding is None:
+                copies[item.wwn].append((record.alu, item))
+            else:
+                rejected[item.wwn] = finding
+                findings.append(finding)
+    objects: dict[Wwn, AnyObject] = {}
+    for wwn, held in copies.items():
+        newest = max((item for _, item in held), key=lambda item: item.generation)
+        same_age = [item for _, item in held if item.generation == newest.generation]
+        if any(item != newest for item in same_age):
+            text = f"generation {newest.generation} of it differs from alu to alu"
+            rejected[wwn] = Finding(Problem.CONTRADICTION, described(newest), text, wwn)
+            findings.append(rejected[wwn])
+            continue
+        objects[wwn] = newest
+        for alu, item in held:
+            if item.generation < newest.generation:
+                text = f"generation {item.generation} on alu {alu}, the newest is {newest.generation}"
+                findings.append(Finding(Problem.STALE, described(item), text, wwn))
+    holders = {wwn: frozenset(alu for alu, _ in held) for wwn, held in copies.items()}
+    return _Known(objects, holders, rejected), findings
+
+
+def _tree(volume: VolumeObject, known: _Known) -> VolumeTree:
+    """Follow a volume's tree; a loop ends where it would begin again."""
+    objects: list[AnyObject] = [volume]
+    missing: list[Wwn] = []
+    problems: list[Finding] = []
+    seen = {volume.wwn}
+    waiting: list[tuple[AnyObject, Wwn]] = [(volume, volume.root)]
+    while waiting:
+        parent, wwn = waiting.pop()
+        child = known.objects.get(wwn)
+        problem = _problem(volume, parent, wwn, child, known)
+        if problem is None and wwn in seen:
+            problem = Finding(Problem.CONTRADICTION, described(parent), f"{shown(wwn)} is in the tree twice", wwn)
+        seen.add(wwn)
+        if problem is not None:
+            problems.append(problem)
+        if child is None:
+            missing.append(wwn)
+        elif problem is None:
+            objects.append(child)
+            waiting += [(child, below) for below in reversed(child.children)]
+    return VolumeTree(tuple(objects), tuple(dict.fromkeys(missing)), tuple(problems))
+
+
+def _problem(
+    volume: VolumeObject, parent: AnyObject, wwn: Wwn, child: AnyObject | None, known: _Known
+) -> Finding | None:
+    """Say what keeps an object from being a part of a volume's tree."""
+    if child is None:
+        reason = known.rejected.get(wwn)
+        text = f"object {shown(wwn)} is unusable: {reason}" if reason else f"object {shown(wwn)} is on no attached alu"
+        return Finding(Problem.MISSING, described(parent), text, wwn)
+    if isinstance(child, VolumeObject) or child.volume != volume.wwn:
+        text = f"{described(child)} below it belongs to another volume"
+        return Finding(Problem.CONTRADICTION, described(parent), text, wwn)
+    return None
+
+
+def _absent_copies(tree: VolumeTree, known: _Known) -> list[Finding]:
+    """Name second-tier objects that lack a copy on an ALU below them: a change that a crash cut short."""
+    below: dict[Wwn, frozenset[Wwn]] = {}
+    findings: list[Finding] = []
+    for item in reversed(tree.objects):
+        if isinstance(item, PartitionObject):
+            below[item.wwn] = frozenset({item.alu})
+            continue
+        below[item.wwn] = frozenset().union(*(below.get(child, frozenset()) for child in item.children))
+        for alu in sorted(below[item.wwn] - known.holders[item.wwn]):
+            findings.append(Finding(Problem.MISSING, described(item), f"alu {alu} has no copy of it", item.wwn))
+    return findings
+
+
+def _shared_names(trees: Iterable[VolumeTree]) -> list[Finding]:
+    by_name: defaultdict[str, list[VolumeObject]] = defaultdict(list)
+    for tree in trees:
+        by_name[tree.volume.name].append(tree.volume)
+    return [
+        Finding(Problem.DUPLICATE, described(volume), f"{len(volumes)} volumes have its name", volume.wwn)
+        for volumes in by_name.values()
+        if len(volumes) > 1
+        for volume in volumes
+    ]
