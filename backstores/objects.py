@@ -43,6 +43,11 @@ class PartitionObject(StoredObject, frozen=True, kw_only=True, tag="partition"):
     extent: Extent
     bitmap: Extent | None = None
 
+    @property
+    def children(self) -> tuple[Wwn, ...]:
+        """None: it stands on its ALU."""
+        return ()
+
 
 class StripeObject(StoredObject, frozen=True, kw_only=True, tag="stripe"):
     """Consecutive chunks, round robin over equal members (T2)."""

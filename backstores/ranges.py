@@ -12,28 +12,28 @@ from contextlib import asynccontextmanager
 
 
 class RangeLocks:
-    """Locks on [lba, lba + blocks). ``busy`` is the hot path's question: does anybody hold or want any range?"""
+    """Locks on [lba, lba + blocks). ``entries`` is public for the hot path, which asks only whether it is empty."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[int, int, asyncio.Future[None]]] = []
+        self.entries: list[tuple[int, int, asyncio.Future[None]]] = []
 
     @property
     def busy(self) -> bool:
         """Whether any range is held or waited for."""
-        return bool(self._entries)
+        return bool(self.entries)
 
     @asynccontextmanager
     async def hold(self, lba: int, blocks: int) -> AsyncIterator[None]:
         """Wait for the range, and keep it while the context lasts."""
         end = lba + blocks
-        before = [released for first, last, released in self._entries if first < end and lba < last]
+        before = [released for first, last, released in self.entries if first < end and lba < last]
         released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (lba, end, released)
-        self._entries.append(entry)
+        self.entries.append(entry)
         try:
             for earlier in before:
                 await asyncio.shield(earlier)
             yield
         finally:
-            self._entries.remove(entry)
+            self.entries.remove(entry)
             released.set_result(None)

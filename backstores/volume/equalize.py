@@ -1,0 +1,67 @@
+"""Makes the legs of a mirror equal in a range of its blocks: the one way to mend them, for all reasons.
+
+Blocks are compared first and only those that differ are written, so that holes stay holes, and so that
+undoing a write that met a full disk needs no new space.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from backstores.block import Node, Op, Request, plan
+from backstores.engine.executor import Executor
+
+STEP_BYTES = 1 << 20
+
+
+class Equalizer:
+    """Copies between the subtrees of a mirror's legs."""
+
+    def __init__(self, executor: Executor, block_bytes: int) -> None:
+        self._executor = executor
+        self._block_bytes = block_bytes
+
+    async def run(self, legs: Sequence[Node], source: int, lba: int, blocks: int) -> None:
+        """Make all legs hold what leg number ``source`` holds in [lba, lba + blocks) of the mirror.
+
+        Raises:
+            StageFailed: a leg could not be read or written.
+        """
+        step = STEP_BYTES // self._block_bytes
+        for at in range(lba, lba + blocks, step):
+            run = min(step, lba + blocks - at)
+            contents = await asyncio.gather(*(self._read(leg, at, run) for leg in legs))
+            for number, (leg, content) in enumerate(zip(legs, contents, strict=True)):
+                if number != source:
+                    await self._mend(leg, at, contents[source], content)
+
+    async def _read(self, leg: Node, lba: int, blocks: int) -> bytearray:
+        content = bytearray(blocks * self._block_bytes)
+        await self._leaf_io(leg, Request(Op.READ, lba, blocks, memoryview(content)))
+        return content
+
+    async def _mend(self, leg: Node, lba: int, wanted: bytearray, found: bytearray) -> None:
+        for first, end in _differences(wanted, found, self._block_bytes):
+            data = memoryview(wanted)[first * self._block_bytes : end * self._block_bytes]
+            await self._leaf_io(leg, Request(Op.WRITE, lba + first, end - first, data))
+
+    async def _leaf_io(self, leg: Node, request: Request) -> None:
+        await self._executor.run(plan(leg, request.op, request.lba, request.blocks), request, self._block_bytes)
+
+
+def _differences(wanted: bytearray, found: bytearray, block_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of blocks [first, end) in which two contents differ."""
+    if wanted == found:
+        return
+    first = None
+    count = len(found) // block_bytes
+    for block in range(count):
+        low, high = block * block_bytes, (block + 1) * block_bytes
+        if wanted[low:high] != found[low:high]:
+            first = block if first is None else first
+        elif first is not None:
+            yield first, block
+            first = None
+    if first is not None:
+        yield first, count

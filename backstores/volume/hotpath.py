@@ -1,0 +1,147 @@
+"""READ and WRITE through a static tree, bound to the drivers: the hot path between a front end and a disk.
+
+This is written for speed, and is the one place below the front ends where style bends to it: the flat
+map becomes closures over plain tuples, so that a 4 KiB read costs two ``divmod`` and one call of the
+driver. Both closures answer False when anything is not plain (a wait, a lock, a clean region); what
+they did until then is done again by the general path, which is harmless: same blocks, same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backstores.alu.base import AluDriver
+from backstores.block import Leaf
+from backstores.transforms.flat import Band, Column, FlatMap
+from backstores.wwn import Wwn
+
+Now = Callable[[int, int, memoryview], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStates:
+    """A mirror's dirty regions as the hot path sees them: 0 is clean; 2 says "written to lately"."""
+
+    states: bytearray
+    shift: int  # blocks of a region, as a power of two
+
+
+def never(lba: int, blocks: int, data: memoryview) -> bool:
+    """Send everything the general way."""
+    return False
+
+
+def bind(
+    flat: FlatMap,
+    drivers: Mapping[Wwn, AluDriver],
+    regions: Mapping[Wwn, RegionStates],
+    locked: Sequence[Any],
+    block_bytes: int,
+) -> tuple[Now, Now]:
+    """Make ``read_now`` and ``write_now`` of a volume. While ``locked`` holds anything, no write passes."""
+    if any(leaf.alu not in drivers for band in flat.bands for column in band.columns for leaf in _leaves(column)):
+        return never, never
+    pairs = [_bind_band(band, drivers, regions, locked, block_bytes) for band in flat.bands]
+    if len(pairs) == 1:
+        return pairs[0]
+    edges = [(band.first_lba, band.end_lba) for band in flat.bands]
+    return _over_bands(edges, [read for read, _ in pairs]), _over_bands(edges, [write for _, write in pairs])
+
+
+def _leaves(column: Column) -> tuple[Leaf, ...]:
+    return column.readers + column.writers
+
+
+def _over_bands(edges: list[tuple[int, int]], functions: list[Now]) -> Now:
+    bands = [(first, end, function) for (first, end), function in zip(edges, functions, strict=True)]
+
+    def now(lba: int, blocks: int, data: memoryview) -> bool:
+        for first, end, function in bands:
+            if lba < end:
+                return lba + blocks <= end and function(lba - first, blocks, data)
+        return False
+
+    return now
+
+
+def _bind_band(
+    band: Band,
+    drivers: Mapping[Wwn, AluDriver],
+    regions: Mapping[Wwn, RegionStates],
+    locked: Sequence[Any],
+    block_bytes: int,
+) -> tuple[Now, Now]:
+    def place(leaf: Leaf, column: Column) -> int:
+        return leaf.start_bytes + column.leaf_start * block_bytes
+
+    read_columns = [
+        (
+            [(drivers[leaf.alu].read_now, place(leaf, column)) for leaf in column.readers],
+            len(column.readers),
+            column.spread_blocks,
+            column.leaf_start + column.mirror_offset,
+        )
+        for column in band.columns
+    ]
+    write_columns = [
+        (
+            [(drivers[leaf.alu].write_now, place(leaf, column)) for leaf in column.writers],
+            *_region_numbers(column, regions),
+        )
+        for column in band.columns
+    ]
+    chunk, width = band.chunk_blocks, band.width
+
+    def read(lba: int, blocks: int, into: memoryview) -> bool:
+        number, skip = divmod(lba, chunk)
+        if skip + blocks > chunk:
+            return _split(read, lba, blocks, into, chunk, block_bytes)
+        row, index = divmod(number, width)
+        readers, count, spread, shifted = read_columns[index]
+        lba = row * chunk + skip
+        read_now, base = readers[(lba + shifted) // spread % count]
+        return read_now(base + lba * block_bytes, into)
+
+    def write(lba: int, blocks: int, data: memoryview) -> bool:
+        if locked:
+            return False
+        number, skip = divmod(lba, chunk)
+        if skip + blocks > chunk:
+            return _split(write, lba, blocks, data, chunk, block_bytes)
+        row, index = divmod(number, width)
+        writers, states, shift, shifted = write_columns[index]
+        lba = row * chunk + skip
+        if states is not None:
+            region, last = (lba + shifted) >> shift, (lba + shifted + blocks - 1) >> shift
+            if not states[region] or (last != region and not all(states[region : last + 1])):
+                return False
+            states[region] = 2
+            if last != region:
+                states[region : last + 1] = b"\2" * (last + 1 - region)
+        offset = lba * block_bytes
+        for write_now, base in writers:  # noqa: SIM110 (a generator expression costs as much as a write)
+            if not write_now(base + offset, data):
+                return False
+        return True
+
+    return read, write
+
+
+def _region_numbers(column: Column, regions: Mapping[Wwn, RegionStates]) -> tuple[bytearray | None, int, int]:
+    if column.mirror is None:
+        return None, 0, 0
+    found = regions[column.mirror]
+    return found.states, found.shift, column.leaf_start + column.mirror_offset
+
+
+def _split(now: Now, lba: int, blocks: int, data: memoryview, chunk: int, block_bytes: int) -> bool:
+    """Carry out a request that crosses chunks, chunk by chunk."""
+    at = 0
+    while at < blocks:
+        run = min(blocks - at, chunk - (lba + at) % chunk)
+        if not now(lba + at, run, data[at * block_bytes : (at + run) * block_bytes]):
+            return False
+        at += run
+    return True

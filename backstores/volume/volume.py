@@ -1,0 +1,327 @@
+"""A volume: the door through which requests reach a tree of transforms.
+
+Theory of operation. The tree is immutable and stands for one state of the volume's objects. A request
+is checked, a writer takes its range, ``plan`` says what to do, and the executor does it. When a leaf
+fails, ``loss.lost_legs`` decides: if mirrors can spare the legs concerned, they are marked as failed
+*durably*, a new tree is installed, and the request is planned again, which is harmless since it writes
+the same data to the same blocks. Otherwise the request fails; what it left different between the legs
+of a mirror is made equal again before anybody else may write there, so that two reads never differ.
+
+The hot path (``read_now``, ``write_now``) is bound anew with each tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+
+from backstores.alu.base import AluDriver
+from backstores.block import (
+    MUTATING,
+    BlockError,
+    MarkDirty,
+    Node,
+    NoSpace,
+    Offline,
+    Op,
+    Plan,
+    ReadFailed,
+    Request,
+    Run,
+    WriteFailed,
+    check,
+    plan,
+)
+from backstores.device import Submit
+from backstores.engine.engine import Engine
+from backstores.engine.executor import Executor, LeafFailed, StageFailed
+from backstores.errors import TiergateError
+from backstores.objects import AnyObject, LegState, MirrorObject, StripeObject, VolumeObject
+from backstores.ranges import RangeLocks
+from backstores.transforms.flat import flatten
+from backstores.transforms.tree import build
+from backstores.volume import hotpath, loss
+from backstores.volume.dirty import DirtyLog
+from backstores.volume.equalize import Equalizer
+from backstores.wwn import Wwn
+
+log = logging.getLogger(__name__)
+
+Persist = Callable[[Sequence[AnyObject]], Awaitable[None]]
+"""Store changed objects of a volume durably on the ALUs that still work, before it returns."""
+
+PHYSICAL_BYTES = 4096
+RESYNC_BYTES = 1 << 20  # copied while all writers wait
+
+
+class Volume:
+    """A ``backstores.device.BlockDevice`` over a volume's objects, the volume object first."""
+
+    def __init__(
+        self,
+        objects: Sequence[AnyObject],
+        drivers: Mapping[Wwn, AluDriver],
+        engine: Engine,
+        logs: Mapping[Wwn, DirtyLog],
+        persist: Persist,
+    ) -> None:
+        head = objects[0]
+        assert isinstance(head, VolumeObject)
+        self.wwn = head.wwn
+        self.block_bytes = head.block_bytes
+        self.physical_block_bytes = max(PHYSICAL_BYTES, head.block_bytes)
+        self._drivers = drivers
+        self._logs = logs
+        self._persist = persist
+        self._executor = Executor(engine, drivers, self._mark_dirty)
+        self._equalizer = Equalizer(self._executor, head.block_bytes)
+        self._locks = RangeLocks()
+        self._changing = asyncio.Lock()
+        self._pinned: dict[Wwn, Wwn] = {}
+        self._open = True
+        self.read_now: hotpath.Now = hotpath.never
+        self.write_now: hotpath.Now = hotpath.never
+        self.install(objects)
+
+    def install(self, objects: Sequence[AnyObject]) -> None:
+        """Go on with these objects. The caller has made them durable, and keeps out writers that must not see both."""
+        head = objects[0]
+        assert isinstance(head, VolumeObject)
+        self.objects = tuple(objects)
+        self.blocks = head.blocks
+        self._tree = build(self.objects, self._pinned)
+        stripes = [obj for obj in objects if isinstance(obj, StripeObject)]
+        physical_blocks = self.physical_block_bytes // self.block_bytes
+        self.granularity_blocks = max([physical_blocks, *(obj.chunk_blocks for obj in stripes)])
+        self.optimal_blocks = max([self.granularity_blocks, *(s.chunk_blocks * len(s.children) for s in stripes)])
+        self._bind()
+
+    def _bind(self) -> None:
+        flat = flatten(self._tree)
+        self.read_now, self.write_now = hotpath.never, hotpath.never
+        if flat is not None and self._open:
+            states = {mirror: dirty_log.hot for mirror, dirty_log in self._logs.items()}
+            self.read_now, self.write_now = hotpath.bind(
+                flat, self._drivers, states, self._locks.entries, self.block_bytes
+            )
+
+    # The general path
+
+    async def submit(self, request: Request) -> list[Run]:
+        """Carry a request out, waiting for other writers where it has to.
+
+        Raises:
+            BlockError: it could not be carried out; the subclass says why.
+        """
+        check(request, self.blocks, self.block_bytes)
+        if request.op in MUTATING:
+            async with self._locks.hold(request.lba, request.blocks):
+                return await self._carry_out(request)
+        return await self._carry_out(request)
+
+    @asynccontextmanager
+    async def hold(self, lba: int, blocks: int) -> AsyncIterator[Submit]:
+        """Keep all other writers out of a range; what is yielded carries out requests in it."""
+        async with self._locks.hold(lba, blocks):
+            yield _Held(self)
+
+    async def _carry_out(self, request: Request) -> list[Run]:
+        while True:
+            if not self._open:
+                raise Offline("the volume is off line", request.lba)
+            objects = self.objects
+            steps = plan(self._tree, request.op, request.lba, request.blocks)
+            try:
+                with self._writes_under_way(steps):
+                    runs = await self._executor.run(steps, request, self.block_bytes)
+                return _joined(runs, request.lba)
+            except StageFailed as failed:
+                if not await self._absorbed(failed, objects):
+                    if request.op in MUTATING:
+                        await self._settle(steps)
+                    raise _as_block_error(request, failed) from failed
+
+    def _writes_under_way(self, steps: Plan) -> ExitStack:
+        """Keep the dirty bits of what is being written from being cleared."""
+        pins = ExitStack()
+        for mark in _marks(steps):
+            pins.enter_context(self._logs[mark.mirror].writing(mark.lba, mark.blocks))
+        return pins
+
+    async def _mark_dirty(self, mark: MarkDirty) -> None:
+        await self._logs[mark.mirror].mark(mark.lba, mark.blocks)
+
+    # Failure of a leg
+
+    async def _absorbed(self, failed: StageFailed, objects: Sequence[AnyObject]) -> bool:
+        """Give up the legs that failed, if the mirrors above can spare them; True: the request may be tried again."""
+        failures = [loss.Failure(failure.leaf, failure.errno) for failure in failed.failures]
+        async with self._changing:
+            if objects != self.objects:
+                return True  # somebody else met the same failure first
+            lost = loss.lost_legs(objects, failures)
+            if lost is None:
+                return False
+            log.error("volume %s: giving up legs %s: %s", self.wwn[-8:], _short_names(lost), failed)
+            await self._give_up(lost)
+            return True
+
+    async def _give_up(self, lost: Mapping[Wwn, set[Wwn]]) -> None:
+        changed = [
+            loss.without_legs(obj, lost[obj.wwn]) if isinstance(obj, MirrorObject) and obj.wwn in lost else obj
+            for obj in self.objects
+        ]
+        fresh = [new for new, old in zip(changed, self.objects, strict=True) if new is not old]
+        try:
+            await self._persist(fresh)
+        except TiergateError as error:
+            # Without a durable record that the leg is stale, a restart could serve its old data (D3).
+            raise Offline(f"a leg failed, and that can't be recorded: {error}") from error
+        for mirror, legs in lost.items():
+            self._logs[mirror].drop(legs)
+            if self._pinned.get(mirror) in legs:
+                del self._pinned[mirror]
+        self.install(changed)
+
+    async def _settle(self, steps: Plan) -> None:
+        """After a write that failed for good: make the legs equal where it may have left them different.
+
+        The caller holds the range. A leg that can't be made equal is given up instead.
+        """
+        for mark in _marks(steps):
+            await self._equalize(mark.mirror, mark.lba, mark.blocks)
+
+    async def _equalize(self, mirror: Wwn, lba: int, blocks: int) -> None:
+        while True:
+            objects = self.objects
+            definition = next(obj for obj in objects if obj.wwn == mirror)
+            assert isinstance(definition, MirrorObject)
+            legs = [n for n, leg in enumerate(definition.legs) if leg.state is LegState.IN_SYNC]
+            if len(legs) < 2:
+                return
+            source = self._source(definition, legs)
+            node = _find(self._tree, mirror)
+            try:
+                await self._equalizer.run([node.children[n] for n in legs], legs.index(source), lba, blocks)
+                return
+            except StageFailed as failed:
+                failures = [loss.Failure(failure.leaf, failure.errno) for failure in failed.failures]
+                others = {definition.legs[n].child for n in legs if n != source}
+                async with self._changing:
+                    if objects == self.objects:
+                        log.error("volume %s: legs of mirror %s stay different: %s", self.wwn[-8:], mirror[-8:], failed)
+                        await self._give_up(loss.lost_legs(objects, failures) or {mirror: others})
+
+    def _source(self, definition: MirrorObject, legs: Sequence[int]) -> int:
+        pinned = self._pinned.get(definition.wwn)
+        return next((n for n in legs if definition.legs[n].child == pinned), legs[0])
+
+    # Dirty regions
+
+    async def resynchronize(self, progress: Callable[[float], None] = lambda fraction: None) -> None:
+        """Copy what an unclean stop left dirty from one leg to the others; reads go to that leg meanwhile (D2)."""
+        todo = [(mirror, region) for mirror, found in self._logs.items() for region in found.dirty_at_open]
+        step = RESYNC_BYTES // self.block_bytes
+        for done, (mirror, region) in enumerate(todo, 1):
+            lba, blocks = self._logs[mirror].geometry.extent(region)
+            for at in range(lba, lba + blocks, step):
+                async with self._locks.hold(0, self.blocks):
+                    await self._equalize(mirror, at, min(step, lba + blocks - at))
+            self._logs[mirror].copied([region])
+            progress(done / len(todo))
+        self._pinned.clear()
+        self.install(self.objects)
+
+    def pin_reads(self) -> bool:
+        """Send reads of mirrors that an unclean stop left dirty to one leg each; say whether there are any."""
+        for obj in self.objects:
+            if isinstance(obj, MirrorObject) and self._logs[obj.wwn].dirty_at_open:
+                in_sync = [leg.child for leg in obj.legs if leg.state is LegState.IN_SYNC]
+                if len(in_sync) > 1:
+                    self._pinned[obj.wwn] = in_sync[0]
+        self.install(self.objects)
+        return bool(self._pinned)
+
+    async def clean(self) -> None:
+        """Clear the dirty bits of regions that were not written to lately. Called every few seconds."""
+        if self._pinned or loss.degraded(self.objects):
+            return  # what a missing leg has not got stays marked for its return
+        candidates = {mirror: found.idle_regions() for mirror, found in self._logs.items()}
+        if not any(candidates.values()):
+            return
+        await self._carry_out(Request(Op.FLUSH, 0, self.blocks))
+        for mirror, regions in candidates.items():
+            await self._logs[mirror].clear(regions)
+
+    async def close(self) -> None:
+        """Let what runs end, flush, and record that the legs are equal. Requests that come later are refused.
+
+        Raises:
+            BlockError: the flush failed; dirty regions stay marked.
+        """
+        async with self._locks.hold(0, self.blocks):
+            if not self._open:
+                return
+            self.read_now, self.write_now = hotpath.never, hotpath.never
+            try:
+                await self._carry_out(Request(Op.FLUSH, 0, self.blocks))
+                if not self._pinned and not loss.degraded(self.objects):
+                    for dirty_log in self._logs.values():
+                        dirty_log.idle_regions()  # what was active is idle now: nobody can write any more
+                        await dirty_log.clear(dirty_log.idle_regions())
+            finally:
+                self._open = False
+
+
+class _Held:
+    """Requests of one that holds a range."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+
+    async def submit(self, request: Request) -> list[Run]:
+        """Carry a request out without taking the range again."""
+        check(request, self._volume.blocks, self._volume.block_bytes)
+        return await self._volume._carry_out(request)
+
+
+def _marks(steps: Plan) -> Iterable[MarkDirty]:
+    return [step for stage in steps for step in stage if isinstance(step, MarkDirty)]
+
+
+def _find(node: Node, mirror: Wwn) -> Node:
+    """Give the node of a mirror; it is there, for the plan named it."""
+    pending = [node]
+    while True:
+        node = pending.pop()
+        if getattr(node, "wwn", None) == mirror:
+            return node
+        pending.extend(node.children)
+
+
+def _joined(runs: Sequence[Run], base: int) -> list[Run]:
+    """Put STATUS answers of several leaves together: in order, neighbours that are alike as one."""
+    joined: list[Run] = []
+    for run in runs:
+        if joined and joined[-1].mapped == run.mapped and joined[-1].lba + joined[-1].blocks == base + run.lba:
+            joined[-1] = joined[-1]._replace(blocks=joined[-1].blocks + run.blocks)
+        else:
+            joined.append(Run(base + run.lba, run.blocks, run.mapped))
+    return joined
+
+
+def _as_block_error(request: Request, failed: StageFailed) -> BlockError:
+    """Say to the host what failed, and at which of its blocks."""
+    first: LeafFailed = min(failed.failures, key=lambda failure: failure.at)
+    lba = request.lba + first.at
+    if any(failure.errno in loss.FULL for failure in failed.failures):
+        return NoSpace(str(failed), lba)
+    if request.op in (Op.READ, Op.STATUS):
+        return ReadFailed(str(failed), lba)
+    return WriteFailed(str(failed), lba)
+
+
+def _short_names(lost: Mapping[Wwn, set[Wwn]]) -> str:
+    return ", ".join(f"{child[-8:]} of {mirror[-8:]}" for mirror, legs in lost.items() for child in sorted(legs))
