@@ -81,7 +81,7 @@ class Alus:
         """Tell all about one ALU."""
         return self.view(self._state.alu(name))
 
-    async def list(self) -> tuple[AluView, ...]:
+    async def rows(self) -> tuple[AluView, ...]:
         """List the ALUs, those that are not owned or missing included."""
         return tuple(self.view(alu) for alu in self._state.settings.alus)
 

@@ -77,7 +77,7 @@ class Hosts:
         """Tell all about one host, but its secrets."""
         return self.view(self._state.host(name))
 
-    async def list(self) -> tuple[HostView, ...]:
+    async def rows(self) -> tuple[HostView, ...]:
         """List the hosts."""
         return tuple(self.view(host) for host in self._state.settings.hosts)
 

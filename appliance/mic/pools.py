@@ -54,7 +54,7 @@ class Pools:
         """Tell all about one pool."""
         return self.view(self._state.pool(name))
 
-    async def list(self) -> tuple[PoolView, ...]:
+    async def rows(self) -> tuple[PoolView, ...]:
         """List the pools."""
         return tuple(self.view(pool) for pool in self._state.settings.pools)
 

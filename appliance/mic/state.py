@@ -7,7 +7,8 @@ settings are in memory, and so is what a storage processor tells of its ALUs and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -17,6 +18,8 @@ from appliance.mic.settings import AluSetting, PoolSetting, Settings, SettingsSt
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import AnyObject, PartitionObject
 from backstores.wwn import Wwn
+
+Clock = Callable[[], datetime]
 
 
 class HasName(Protocol):
@@ -32,9 +35,10 @@ Named = TypeVar("Named", bound=HasName)
 class ManagementState:
     """The truth that the commands read and change."""
 
-    def __init__(self, store: SettingsStore, sp: StorageProcessorPort) -> None:
+    def __init__(self, store: SettingsStore, sp: StorageProcessorPort, clock: Clock) -> None:
         self.store = store
         self.sp = sp
+        self.clock = clock
         self.settings = Settings()
         self.missing: dict[str, str] = {}  # path of an ALU that could not be opened: why
 
@@ -58,6 +62,10 @@ class ManagementState:
         await asyncio.to_thread(self.store.save, wanted)
         self.settings = wanted
         self.sp.set_exposures(wanted.hosts, wanted.exposures)
+
+    async def forget_unit(self, wwn: Wwn) -> None:
+        """Drop what was saved of a deleted volume's logical unit."""
+        await asyncio.to_thread(self.store.drop_unit, wwn)
 
     def alu(self, name: str) -> AluSetting:
         """Find an ALU's setting by its name."""

@@ -52,15 +52,15 @@ def parse_size(text: str) -> int:
     """Read a size in bytes: ``4096``, ``64K``, ``1.5T``, ``10GiB``; the units are powers of 1024."""
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"size {shown(text)} is not a number with K, M, G, T, P or E behind it, such as 512M or 10G")
+        raise UsageError(f"{shown(text)} is no size: a number with K, M, G, T, P or E behind it, such as 512M or 10G")
     whole, fraction, unit = match[1], match[2] or "", match[3]
     scale = 1 << 10 * (UNITS.index(unit.upper()) + 1) if unit else 1
     parts: int = 10 ** len(fraction)
     length_bytes, rest = divmod(int(whole + fraction) * scale, parts)
     if rest:
-        raise UsageError(f"size {text} is not a whole number of bytes")
+        raise UsageError(f"{text} is not a whole number of bytes")
     if not 1 <= length_bytes <= LARGEST_BYTES:
-        raise UsageError(f"size {text} is outside 1 byte to {LARGEST_BYTES} bytes (just below 8 EiB)")
+        raise UsageError(f"{text} is outside 1 byte to {LARGEST_BYTES} bytes (just below 8 EiB)")
     return length_bytes
 
 
@@ -94,7 +94,7 @@ def parse_name(text: str) -> str:
     """Read the name of a thing: it must be fit for a path."""
     if _NAME.fullmatch(text) is None:
         raise UsageError(
-            f"name {shown(text)} is not 1 to {NAME_LENGTH} letters, digits, '-', '_' or '.'"
+            f"{shown(text)} is no name: 1 to {NAME_LENGTH} letters, digits, '-', '_' or '.'"
             " with a letter or digit in front"
         )
     return text
@@ -112,9 +112,9 @@ def parse_names(text: str) -> tuple[str, ...]:
 def parse_path(text: str) -> str:
     """Read the path of a file or device. The shell has made it absolute: only it knows its own folder."""
     if not text.startswith("/") or "\0" in text:
-        raise UsageError(f"path {shown(text)} is not absolute")
+        raise UsageError(f"{shown(text)} is no absolute path")
     if len(text.encode()) > 4095:
-        raise UsageError(f"path {shown(text)} has {len(text.encode())} bytes, more than 4095")
+        raise UsageError(f"{shown(text)} has {len(text.encode())} bytes, more than 4095")
     return str(PurePosixPath(text))
 
 
@@ -128,7 +128,7 @@ def parse_count(text: str) -> int:
 def parse_lun(text: str) -> int:
     """Read a logical unit number."""
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) <= LARGEST_LUN):
-        raise UsageError(f"lun {shown(text)} is not a number from 0 to {LARGEST_LUN}")
+        raise UsageError(f"{shown(text)} is not a number from 0 to {LARGEST_LUN}")
     return int(text)
 
 
@@ -136,7 +136,7 @@ def parse_iscsi_pattern(text: str) -> str:
     """Read an iSCSI name (RFC 7143, 4.2.7), or a pattern for some; names are kept in lower case (RFC 3722)."""
     name = text.lower()
     if len(name.encode()) > ISCSI_NAME_BYTES:
-        raise UsageError(f"iqn {shown(text)} has {len(name.encode())} bytes, more than {ISCSI_NAME_BYTES}")
+        raise UsageError(f"{shown(text)} has {len(name.encode())} bytes, more than {ISCSI_NAME_BYTES}")
     literal = re.split(r"[*?]", name)[0]
     if literal != name and _PATTERN.fullmatch(name):
         if any(kind.startswith(literal[:4]) for kind in ("iqn.", "eui.", "naa.")):
@@ -144,7 +144,7 @@ def parse_iscsi_pattern(text: str) -> str:
     elif any(pattern.fullmatch(name) for pattern in _ISCSI_NAMES):
         return name
     raise UsageError(
-        f"iqn {shown(text)} is no iSCSI name: iqn.YYYY-MM.reversed.domain:name, eui. with 16 or naa. with 16 or 32"
+        f"{shown(text)} is no iSCSI name: iqn.YYYY-MM.reversed.domain:name, eui. with 16 or naa. with 16 or 32"
         " hexadecimal digits; * and ? stand for any text and any character"
     )
 
@@ -152,7 +152,7 @@ def parse_iscsi_pattern(text: str) -> str:
 def parse_user(text: str) -> str:
     """Read a CHAP user name: what goes into an iSCSI URL as it is."""
     if not 1 <= len(text) <= 255 or not re.fullmatch(r"[A-Za-z0-9._:+-]+", text):
-        raise UsageError(f"user {shown(text)} is not 1 to 255 letters, digits, '.', '_', ':', '+' or '-'")
+        raise UsageError(f"{shown(text)} is no CHAP user: 1 to 255 letters, digits, '.', '_', ':', '+' or '-'")
     return text
 
 
@@ -164,14 +164,14 @@ def parse_text(text: str) -> str:
 def parse_block_bytes(text: str) -> int:
     """Read the size of a logical block."""
     if text not in BLOCK_SIZES:
-        raise UsageError(f"block {shown(text)} is none of {', '.join(BLOCK_SIZES)}")
+        raise UsageError(f"{shown(text)} is none of {', '.join(BLOCK_SIZES)}")
     return int(text)
 
 
-def _choice(what: str, choices: tuple[str, ...]) -> Callable[[str], str]:
+def _choice(choices: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise UsageError(f"{what} {shown(text)} is none of {', '.join(choices)}")
+            raise UsageError(f"{shown(text)} is none of {', '.join(choices)}")
         return text
 
     return parse
@@ -200,7 +200,7 @@ LUN: Final = Kind("LUN", f"a number from 0 to {LARGEST_LUN}", parse_lun)
 IQN: Final = Kind("IQN", "an iSCSI name; * and ? are wildcards", parse_iscsi_pattern)
 USER: Final = Kind("USER", "a CHAP user name", parse_user)
 DOCUMENT: Final = Kind("FILE", "a file as `tiergate export` writes it, or - for standard input", parse_text)
-LAYOUT: Final = Kind("LAYOUT", ", ".join(LAYOUT_NAMES), _choice("layout", LAYOUT_NAMES), choices=LAYOUT_NAMES)
+LAYOUT: Final = Kind("LAYOUT", ", ".join(LAYOUT_NAMES), _choice(LAYOUT_NAMES), choices=LAYOUT_NAMES)
 BLOCK_BYTES: Final = Kind("512|4096", "512 or 4096", parse_block_bytes, choices=BLOCK_SIZES)
 ALUS: Final = Kind("ALU,...", "names of ALUs, commas between them", parse_names, folder="/alus", many=True)
 POOL: Final = Kind("POOL", "the name of a pool", parse_name, folder="/pools")

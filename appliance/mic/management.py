@@ -1,0 +1,120 @@
+"""The management (MIC): the typed API behind the shell and every other front end (R14).
+
+    front end → commands.bind → operations.Dispatcher → Management → settings, VBM, storage processor
+
+The methods take values that are read already, and raise UsageError before anything has changed; what
+had been begun is undone when a later step fails.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from appliance.messages import AluState, StorageProcessorPort, VolumeState
+from appliance.mic.alus import Alus
+from appliance.mic.commands import pattern_of
+from appliance.mic.configuration import Configuration
+from appliance.mic.hosts import Hosts
+from appliance.mic.operations import History
+from appliance.mic.pools import Pools
+from appliance.mic.settings import SettingsStore
+from appliance.mic.state import Clock, ManagementState
+from appliance.mic.views import SessionView, SpView, TreeNode
+from appliance.mic.volumes import Volumes
+from backstores.errors import UsageError
+
+SP_NAME: Final = "sp1"
+
+
+class Management:
+    """All that a person can ask of the appliance."""
+
+    def __init__(
+        self, store: SettingsStore, sp: StorageProcessorPort, clock: Clock = lambda: datetime.now(UTC)
+    ) -> None:
+        self._state = ManagementState(store, sp, clock)
+        self.history: History = History(clock)
+        self.alus: Alus = Alus(self._state)
+        self.pools: Pools = Pools(self._state)
+        self.volumes: Volumes = Volumes(self._state)
+        self.hosts: Hosts = Hosts(self._state)
+        self.configuration: Configuration = Configuration(self._state, self.alus, self.volumes)
+
+    async def start(self) -> None:
+        """Attach what the settings name, bring the volumes on line, and let the hosts in."""
+        await self._state.load()
+
+    async def sessions(self) -> tuple[SessionView, ...]:
+        """List who is logged in."""
+        return tuple(
+            SessionView(host=s.host, initiator=s.initiator, address=s.address, luns=s.luns)
+            for s in self._state.sp.sessions()
+        )
+
+    async def sps(self) -> tuple[SpView, ...]:
+        """Tell how the storage processors are."""
+        sp = self._state.sp
+        return (
+            SpView(
+                name=SP_NAME,
+                portal=sp.portal,
+                target=sp.target_iqn,
+                susid=sp.susid,
+                alus=len(sp.alus()),
+                volumes=len(sp.volumes()),
+                sessions=len(sp.sessions()),
+            ),
+        )
+
+    async def nodes(self, path: str) -> TreeNode:
+        """Give the tree of all that can be named by a path, from this path down.
+
+        Raises:
+            UsageError: nothing is there.
+        """
+        node = TreeNode(
+            "/",
+            children=(await self._alus(), self._pools(), await self._volumes(), await self._hosts(), *self._leaves()),
+        )
+        pattern_of(path)
+        for part in filter(None, path.split("/")):
+            below = {child.name: child for child in node.children}
+            if part not in below:
+                there = ", ".join(below) or "nothing"
+                raise UsageError(f"there is no {part} in {node.name}; there is {there}")
+            node = below[part]
+        return node
+
+    async def _alus(self) -> TreeNode:
+        rows = await self.alus.rows()
+        return _folder(
+            "alus",
+            [TreeNode(r.name, f"{r.state}, {r.size}, {r.free} free", r.state == AluState.OWNED) for r in rows],
+        )
+
+    def _pools(self) -> TreeNode:
+        return _folder("pools", [TreeNode(p.name, ", ".join(p.alus)) for p in self._state.settings.pools])
+
+    async def _volumes(self) -> TreeNode:
+        rows = await self.volumes.rows()
+        return _folder(
+            "volumes",
+            [TreeNode(r.name, f"{r.state}, {r.size}, {r.layout}", r.state == VolumeState.ONLINE) for r in rows],
+        )
+
+    async def _hosts(self) -> TreeNode:
+        rows = await self.hosts.rows()
+        return _folder("hosts", [TreeNode(r.name, f"{r.iqn}, sees {', '.join(r.volumes) or 'nothing'}") for r in rows])
+
+    def _leaves(self) -> tuple[TreeNode, ...]:
+        sp = self._state.sp
+        return (
+            TreeNode("sessions", f"{len(sp.sessions())} logged in"),
+            TreeNode("sps", f"{SP_NAME} at {sp.portal}"),
+            TreeNode("operations", "the latest changes"),
+        )
+
+
+def _folder(name: str, nodes: list[TreeNode]) -> TreeNode:
+    return TreeNode(name, f"{len(nodes)}" if nodes else "none", children=tuple(nodes))
