@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from backstores.block import Leaf, Node
 from backstores.transforms.concat import Concat
@@ -183,3 +183,6 @@ def _of_mirror(node: Mirror) -> list[Band]:
         spread_blocks=node.spread_blocks,
     )
     return [_single(node.blocks, column)]
+
+
+FLAT: Final = frozenset(_bands.registry) - {object, Leaf}  # the transforms that there is a rule for

@@ -87,6 +87,24 @@ def trees(draw: st.DrawFn, *, static: bool = False) -> Node:
 
 
 @st.composite
+def flat_trees(draw: st.DrawFn) -> Node:
+    """Draw a tree of the form that volumes have: concat of stripe of mirror of partition, cut at its end."""
+    builder = _Trees(draw, static=True)
+
+    def column() -> Node:
+        return builder.mirror(0) if draw(st.booleans()) else builder.node(0)
+
+    def band() -> Node:
+        columns = [column() for _ in range(draw(st.integers(1, 3)))]
+        blocks = min(child.blocks for child in columns)
+        chunk = draw(st.integers(1, min(4, blocks)))
+        return Stripe(_cut(columns, blocks - blocks % chunk), chunk)
+
+    root = Concat.over([band() for _ in range(draw(st.integers(1, 3)))])
+    return fitted(root, draw(st.integers(1, root.blocks)), "test")
+
+
+@st.composite
 def ranges(draw: st.DrawFn, blocks: int) -> tuple[int, int]:
     """Draw (lba, blocks) on a device, long ranges preferred."""
     lba = draw(st.integers(0, blocks - 1))
