@@ -60,12 +60,17 @@ class FunctionResponse(enum.IntEnum):
 
 @dataclass(slots=True)
 class Command:
-    """A SCSI command with all the data that came with it. ``tag`` is unique among a nexus's running commands."""
+    """A SCSI command with all the data that came with it. ``tag`` is unique among a nexus's running commands.
+
+    ``announced_bytes`` is how much the host meant to send (the Expected Data Transfer Length of a write): where it is
+    known, a command that takes an exact length can refuse a longer one, of which the transport fetches a part only.
+    """
 
     cdb: bytes
     data_out: memoryview = field(default_factory=lambda: memoryview(b""))
     attribute: Attribute = Attribute.SIMPLE
     tag: int = 0
+    announced_bytes: int | None = None
 
 
 @dataclass(slots=True)

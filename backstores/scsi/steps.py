@@ -1,0 +1,49 @@
+"""What a command asks of the shell that drives it.
+
+A command is a generator. It yields one of these steps and is resumed with the answer (the runs, for a STATUS
+request; an empty list otherwise), or a ``BlockError`` or ``StoreFailed`` is thrown into it. It returns the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from backstores.block import Request, Run
+from backstores.scsi.model import Response
+from backstores.scsi.store import UnitState
+from backstores.scsi.taskset import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusive:
+    """Keep other writes out of a range until the command ends; the requests that follow are for it."""
+
+    lba: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Wait until no other command changes the unit's state; then run to the end, even if the host goes.
+
+    What is durable and what is in memory can't come apart this way, whenever a connection breaks.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make the unit's state durable."""
+
+    state: UnitState
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Wait until aborted commands have ended."""
+
+    tasks: tuple[Task, ...]
+
+
+Step = Request | Exclusive | Turn | Persist | Drain
+Steps = Generator[Step, list[Run], Response]
