@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from appliance.messages import AluState, AluStatus
@@ -19,6 +19,7 @@ from backstores.engine.engine import Engine
 from backstores.engine.storage import DriverStorage
 from backstores.errors import TiergateError, UsageError
 from backstores.metadata.inspection import Inspection, Ownership
+from backstores.metadata.merge import AluRecord
 from backstores.metadata.store import AluMetadata
 from backstores.objects import AnyObject, PartitionObject, VolumeObject
 from backstores.wwn import Wwn, new_device_wwn
@@ -82,7 +83,7 @@ class Inventory:
         self._changing = asyncio.Lock()
         self.drivers: dict[Wwn, AluDriver] = {}
 
-    def __iter__(self) -> Iterable[OpenAlu]:
+    def __iter__(self) -> Iterator[OpenAlu]:
         return iter(self._alus.values())
 
     def by_path(self, path: str) -> OpenAlu:
@@ -149,9 +150,13 @@ class Inventory:
         if alu.wwn is not None:
             del self.drivers[alu.wwn]
 
-    def objects(self) -> dict[Wwn, tuple[AnyObject, ...]]:
+    def records(self) -> list[AluRecord]:
         """Give what is stored on each owned ALU."""
-        return {alu.wwn: alu.metadata.objects for alu in self._alus.values() if alu.wwn is not None}
+        return [
+            AluRecord(alu.wwn, alu.metadata.objects, alu.inspection.findings)
+            for alu in self._alus.values()
+            if alu.wwn is not None
+        ]
 
     # Changes
 

@@ -95,9 +95,7 @@ class Executor:
     async def _leaf(self, step: LeafOp, request: Request, block_bytes: int) -> list[Run]:
         driver = self._drivers.get(step.leaf.alu)
         if driver is None:
-            raise LeafFailed(
-                step.leaf.wwn, step.op, errno.ENODEV, step.segments[0].at, f"ALU {step.leaf.alu} is not there"
-            )
+            raise LeafFailed(step.leaf.wwn, step.op, errno.ENODEV, _place(step, 0), f"ALU {step.leaf.alu} is not there")
         offset = step.leaf.start_bytes + step.lba * block_bytes
         length = step.blocks * block_bytes
         try:
@@ -128,12 +126,12 @@ def _views(step: LeafOp, request: Request, block_bytes: int) -> list[memoryview]
 
 
 def _place(step: LeafOp, leaf_block: int) -> int:
-    """Say which block of the request is block ``leaf_block`` of the step."""
+    """Say which block of the request is block ``leaf_block`` of the step; a FLUSH has no blocks."""
     for segment in step.segments:
         if leaf_block < segment.blocks:
             return segment.at + leaf_block
         leaf_block -= segment.blocks
-    return step.segments[-1].at
+    return 0
 
 
 def _runs(step: LeafOp, found: Sequence[tuple[int, int, bool]], offset: int, block_bytes: int) -> list[Run]:

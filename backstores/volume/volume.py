@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
 from backstores.alu.base import AluDriver
@@ -32,6 +32,7 @@ from backstores.block import (
     Run,
     WriteFailed,
     check,
+    leaves,
     plan,
 )
 from backstores.device import Submit
@@ -73,7 +74,7 @@ class Volume:
         self.block_bytes = head.block_bytes
         self.physical_block_bytes = max(PHYSICAL_BYTES, head.block_bytes)
         self._drivers = drivers
-        self._logs = logs
+        self._logs = dict(logs)
         self._persist = persist
         self._executor = Executor(engine, drivers, self._mark_dirty)
         self._equalizer = Equalizer(self._executor, head.block_bytes)
@@ -106,6 +107,10 @@ class Volume:
             self.read_now, self.write_now = hotpath.bind(
                 flat, self._drivers, states, self._locks.entries, self.block_bytes
             )
+
+    def add_log(self, mirror: Wwn, dirty_log: DirtyLog) -> None:
+        """Take the dirty-region log of a mirror on, before ``install`` brings the mirror in."""
+        self._logs[mirror] = dirty_log
 
     # The general path
 
@@ -140,7 +145,7 @@ class Volume:
             except StageFailed as failed:
                 if not await self._absorbed(failed, objects):
                     if request.op in MUTATING:
-                        await self._settle(steps)
+                        await self._settle(steps, {failure.leaf for failure in failed.failures})
                     raise _as_block_error(request, failed) from failed
 
     def _writes_under_way(self, steps: Plan) -> ExitStack:
@@ -185,15 +190,17 @@ class Volume:
                 del self._pinned[mirror]
         self.install(changed)
 
-    async def _settle(self, steps: Plan) -> None:
+    async def _settle(self, steps: Plan, blamed: set[Wwn | None]) -> None:
         """After a write that failed for good: make the legs equal where it may have left them different.
 
-        The caller holds the range. A leg that can't be made equal is given up instead.
+        The caller holds the range. A leg that met a full disk is the one to copy from: what the others have
+        more than it can be taken back from them, but not given to it.
         """
         for mark in _marks(steps):
-            await self._equalize(mark.mirror, mark.lba, mark.blocks)
+            await self._equalize(mark.mirror, mark.lba, mark.blocks, blamed)
 
-    async def _equalize(self, mirror: Wwn, lba: int, blocks: int) -> None:
+    async def _equalize(self, mirror: Wwn, lba: int, blocks: int, blamed: Collection[Wwn | None] = ()) -> None:
+        """Copy a range of a mirror from one leg to the others; a leg that can't be made equal is given up."""
         while True:
             objects = self.objects
             definition = next(obj for obj in objects if obj.wwn == mirror)
@@ -201,8 +208,11 @@ class Volume:
             legs = [n for n, leg in enumerate(definition.legs) if leg.state is LegState.IN_SYNC]
             if len(legs) < 2:
                 return
-            source = self._source(definition, legs)
             node = _find(self._tree, mirror)
+            source = next(
+                (n for n in legs if any(leaf.wwn in blamed for leaf in leaves(node.children[n]))),
+                self._source(definition, legs),
+            )
             try:
                 await self._equalizer.run([node.children[n] for n in legs], legs.index(source), lba, blocks)
                 return
