@@ -75,6 +75,7 @@ class Management:
         """
         node = TreeNode(
             "/",
+            self._state.sp.target_iqn,
             children=(await self._alus(), self._pools(), await self._volumes(), await self._hosts(), *self._leaves()),
         )
         pattern_of(path)
