@@ -131,6 +131,7 @@ class AluDriver(Protocol):
     direct: bool  # goes past the page cache
     read_now: Callable[[int, memoryview], bool]  # (offset, into)
     write_now: Callable[[int, memoryview], bool]  # (offset, data)
+    closed: bool
 
     def transfers(self, backend: Backend) -> Transfers:
         """Say who carries out what has to wait. Called once, by the engine that takes the driver on."""

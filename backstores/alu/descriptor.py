@@ -39,6 +39,7 @@ class DescriptorDriver(AluDriver):
         self.physical_bytes = physical_bytes
         self.direct = direct
         self.holes = holes  # allocation can be asked for
+        self.closed = False
         self.read_now: Callable[[int, memoryview], bool] = never_now
         self.write_now: Callable[[int, memoryview], bool] = never_now
         self.start_writeback: Callable[[], bool] = lambda: False  # until an engine takes the driver on
@@ -53,11 +54,11 @@ class DescriptorDriver(AluDriver):
 
     def close(self) -> None:
         """Close the descriptor, which drops its lock."""
-        if self.fd >= 0:
+        if not self.closed:
+            self.closed = True
             self._retire()
             self.read_now = self.write_now = never_now
-            fd, self.fd = self.fd, -1
-            os.close(fd)
+            os.close(self.fd)
 
 
 class DescriptorTransfers(Transfers):

@@ -63,7 +63,7 @@ class Engine:
             await lane.closed.wait()
             return
         lane.closing = True
-        for _ in range(DEPTH):  # the gate lets in by turns: this comes behind all who wait, and they are refused
+        for _ in range(DEPTH):  # the gate lets in by turns: this comes behind all who were accepted
             await lane.gate.acquire()
         await lane.transfers.settle()
         del self._lanes[driver]
@@ -83,8 +83,8 @@ class Engine:
             AluError: the bytes before its offset were read.
         """
         lane = self._lane(driver)
+        lane.check(AluOp.READ, offset, sum(map(len, views)))
         async with lane.gate:
-            lane.check(AluOp.READ, offset, sum(map(len, views)))
             await self._move(driver, AluOp.READ, offset, views, lane.transfers.readv)
 
     async def write(self, driver: AluDriver, offset: int, views: Sequence[memoryview], durable: bool = False) -> None:
@@ -95,8 +95,8 @@ class Engine:
             AluError: the bytes before its offset were written.
         """
         lane = self._lane(driver)
+        lane.check(AluOp.WRITE, offset, sum(map(len, views)))
         async with lane.gate:
-            lane.check(AluOp.WRITE, offset, sum(map(len, views)))
             writev = lane.transfers.writev
             await self._move(driver, AluOp.WRITE, offset, views, lambda part, at: writev(part, at, durable))
 
@@ -107,8 +107,8 @@ class Engine:
             AluError: something that was acknowledged may not be on stable storage.
         """
         lane = self._lane(driver)
+        lane.check(AluOp.FLUSH, 0, 0)
         async with lane.gate:
-            lane.check(AluOp.FLUSH, 0, 0)
             answer = await lane.transfers.sync()
             if answer < 0:
                 raise AluError.of(driver.path, AluOp.FLUSH, 0, -answer)
@@ -120,8 +120,8 @@ class Engine:
             AluError: the bytes from its offset on may be what they were.
         """
         lane = self._lane(driver)
+        lane.check(AluOp.DISCARD, offset, length)
         async with lane.gate:
-            lane.check(AluOp.DISCARD, offset, length)
             if length:
                 await lane.transfers.discard(offset, length)
 
@@ -132,8 +132,8 @@ class Engine:
             AluError: the bytes from its offset on may be what they were.
         """
         lane = self._lane(driver)
+        lane.check(AluOp.ZERO, offset, length)
         async with lane.gate:
-            lane.check(AluOp.ZERO, offset, length)
             if length:
                 await lane.transfers.zero(offset, length)
 
@@ -144,8 +144,8 @@ class Engine:
             AluError: the storage can't be asked.
         """
         lane = self._lane(driver)
+        lane.check(AluOp.STATUS, offset, length)
         async with lane.gate:
-            lane.check(AluOp.STATUS, offset, length)
             return await lane.transfers.status(offset, length) if length else []
 
     def _lane(self, driver: AluDriver) -> _Lane:
@@ -158,6 +158,7 @@ class Engine:
         self, driver: AluDriver, op: AluOp, offset: int, views: Sequence[memoryview], once: Attempt
     ) -> None:
         """Transfer all bytes, however many attempts that takes."""
+        views = [view for view in views if view]  # an empty one would look like the end of the storage
         while views:
             part = views[:VIEWS_LIMIT]
             answer = await once(part, offset)
@@ -197,7 +198,7 @@ class _Lane:
     def check(self, op: AluOp, offset: int, length: int) -> None:
         """Refuse what must not reach the storage: metadata may lie about where things are."""
         path, size_bytes = self._driver.path, self._driver.size_bytes
-        if self.closing:
-            raise AluError(path, op, offset, errno.ENODEV, "the ALU is being closed")
+        if self.closing or self._driver.closed:
+            raise AluError(path, op, offset, errno.ENODEV, "the ALU is closed")
         if offset < 0 or offset + length > size_bytes:
             raise AluError(path, op, offset, errno.EINVAL, f"{length} bytes reach past the end ({size_bytes})")
