@@ -167,7 +167,7 @@ def choose(copies: Sequence[Copy]) -> Choice:
         except SectorError as error:
             findings.append(error.finding(where))
     order = tuple(sorted((c.address for c in copies), key=lambda a: good[a].generation if a in good else -1))
-    winner = good.get(order[-1])
+    winner = max(good.values(), key=lambda one: one.generation, default=None)
     if winner is None or any(finding.problem is Problem.NEWER for finding in findings):
         return Choice(None, winner, tuple(findings), order)
     for address, label in good.items():

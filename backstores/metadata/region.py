@@ -150,9 +150,13 @@ def commit(
 
 
 def owner(header: bytes, address: int) -> Wwn | None:
-    """Say whose object region lies at ``address``, if one does: for ALUs whose labels are gone."""
+    """Say whose objects lie at ``address``, if any do: for ALUs whose labels are gone.
+
+    A copy without objects is nobody's loss; the claim of a blank ALU, cut short, leaves one.
+    """
     try:
-        return stored_wwn(unseal(RegionSector, header, address).alu)
+        sector = unseal(RegionSector, header, address)
+        return stored_wwn(sector.alu) if sector.objects else None
     except SectorError:
         return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+from backstores.metadata.label import LabelSector
+from backstores.metadata.sector import SECTOR_BYTES, crc32c
 from backstores.objects import MIB, Extent, Leg, LegState, MirrorObject, PartitionObject, StripeObject, VolumeObject
 from backstores.wwn import Wwn, new_device_wwn, new_object_wwn
 
@@ -61,3 +63,13 @@ def volume(number: int, root: int, *, called: str = "db", generation: int = 1) -
         created="2026-01-01T00:00:00Z",
         generation=generation,
     )
+
+
+def resealed(raw: bytes, field: str, value: int) -> bytes:
+    """Forge a field of a label under a checksum that is right."""
+    forged = bytearray(raw[:SECTOR_BYTES])
+    crc = LabelSector.crc
+    for at, number in ((LabelSector.FIELDS[field], value), (crc, 0)):
+        forged[at.byte : at.end] = number.to_bytes(at.end - at.byte, "little")
+    forged[crc.byte : crc.end] = crc32c(bytes(forged)).to_bytes(4, "little")
+    return bytes(forged)

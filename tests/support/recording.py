@@ -19,7 +19,7 @@ SUBSETS_OF_A_WRITE = 8  # sectors up to which all subsets are tried
 SAMPLES = 24  # subsets tried of a longer write, besides the regular ones
 STATES_OF_A_MOMENT = 400  # combinations tried of all writes in flight at one moment
 
-Image = dict[int, bytes]  # sector number to content; what is not there is zero
+Image = dict[int, bytes]  # sector number to content; what is zero is not there
 
 
 class StorageFailed(TiergateError):
@@ -92,7 +92,11 @@ def read(image: Image, offset: int, length: int) -> bytes:
 def put(image: Image, offset: int, data: bytes) -> None:
     """Put whole sectors into an image."""
     for at in range(0, len(data), SECTOR):
-        image[(offset + at) // SECTOR] = data[at : at + SECTOR]
+        sector = data[at : at + SECTOR]
+        if sector.strip(b"\0"):
+            image[(offset + at) // SECTOR] = sector
+        else:
+            image.pop((offset + at) // SECTOR, None)
 
 
 def crash_states(start: Image, events: list[Event]) -> Iterator[tuple[int, Image]]:
@@ -109,13 +113,17 @@ def crash_states(start: Image, events: list[Event]) -> Iterator[tuple[int, Image
             yield number, dict(durable)
             continue
         pending.append(event)
+        seen: set[frozenset[tuple[int, bytes]]] = set()
         for chosen in _combinations(pending):
             image = dict(durable)
             for write, sectors in zip(pending, chosen, strict=True):
                 assert write.offset is not None
                 for sector in sectors:
                     put(image, write.offset + sector * SECTOR, write.data[sector * SECTOR : (sector + 1) * SECTOR])
-            yield number, image
+            key = frozenset(image.items())
+            if key not in seen:
+                seen.add(key)
+                yield number, image
 
 
 def _combinations(pending: list[Event]) -> list[tuple[tuple[int, ...], ...]]:

@@ -179,7 +179,8 @@ def test_both_region_copies_gone_is_damaged_and_nothing_can_be_committed() -> No
 
 def test_labels_gone_but_a_region_there_is_damaged_not_blank() -> None:
     """R2: a claim without force must not take it for blank."""
-    storage, _ = claimed()
+    storage, metadata = claimed()
+    asyncio.run(metadata.commit((partition(1, 8),)))
     for address in LABEL_ADDRESSES:
         put(storage.image, address, bytes(SECTOR))
     assert opened(storage)[1] is Ownership.DAMAGED
