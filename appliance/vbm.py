@@ -12,7 +12,6 @@ one more such subtree behind the first: that makes its root a concatenation, or 
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Final
 import msgspec
 
 from appliance.messages import AluStatus
-from appliance.mic.values import exact_size
+from appliance.mic.values import exact_size, parse_name, shown
 from appliance.placement import Candidates, Place
 from backstores.block import leaves
 from backstores.errors import UsageError
@@ -41,7 +40,6 @@ from backstores.objects import (
 from backstores.transforms.tree import BLOCK_BYTES, MAX_VOLUME_BYTES, build
 from backstores.wwn import RandomBits, Wwn, new_object_wwn
 
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 LEGS: Final = range(2, 9)
 WIDTH: Final = range(2, 65)
 CONCAT_WIDTH: Final = range(1, 65)
@@ -305,10 +303,7 @@ def _up(number: int, unit: int) -> int:
 
 def _checked(request: VolumeRequest) -> Geometry:
     """Check everything about a request that does not depend on the ALUs."""
-    if NAME.fullmatch(request.name) is None:
-        raise UsageError(
-            f"name {request.name!r} is not 1 to 63 letters, digits, '-', '_' or '.' with a letter or digit in front"
-        )
+    parse_name(request.name)
     layout = _layout(request.layout)
     if request.block_bytes not in BLOCK_BYTES:
         raise UsageError(f"blocks of {request.block_bytes} bytes are not known: take 512 or 4096")
@@ -344,7 +339,7 @@ def _layout(text: str) -> Layout:
     try:
         return Layout(text)
     except ValueError:
-        raise UsageError(f"layout {text!r} is not known: take {', '.join(Layout)}") from None
+        raise UsageError(f"layout {shown(text)} is not known: take {', '.join(Layout)}") from None
 
 
 def _check_size(size_bytes: int) -> None:

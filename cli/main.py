@@ -14,7 +14,7 @@ from typing import Final
 
 from appliance import __version__
 from appliance.mic.commands import CommandError
-from appliance.mic.protocol import ErrorKind
+from appliance.mic.protocol import ErrorKind, default_state
 from appliance.mic.values import shown
 from backstores.errors import TiergateError, UsageError
 from cli.client import Client, Refused, Unreachable
@@ -41,6 +41,7 @@ STATUS_OF_ERROR: Final[tuple[tuple[type[TiergateError], int, ErrorKind], ...]] =
     (UsageError, EXIT_FAILED, ErrorKind.USAGE),
     (TiergateError, EXIT_FAILED, ErrorKind.FAILED),
 )
+INTERRUPTED: Final = "\ninterrupted; a change under way goes on: `tiergate /operations list` tells how it ends\n"
 FLAGS: Final[Mapping[str, str]] = {JSON_OPTION: "json", "--version": "version", "--help": "help", "-h": "help"}
 
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TiergateError as error:
         return report_error(error, json)
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; a change under way goes on: `tiergate /operations list` tells how it ends\n")
+        sys.stderr.write(INTERRUPTED)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # whoever read our output has had enough; nothing more may be written, at exit either
@@ -157,18 +158,6 @@ def parse_options(words: Sequence[str]) -> Options:
         else:
             rest.append(word)
     return Options(state, "json" in seen, "help" in seen, "version" in seen, rest)
-
-
-def default_state(environment: Mapping[str, str], user: int) -> Path:
-    """Say which state folder is meant when nobody names one."""
-    named = environment.get("TIERGATE_STATE")
-    if named:
-        return Path(named).absolute()
-    if user == 0:
-        return Path("/var/lib/tiergate")
-    # XDG Base Directory Specification: a path that is not absolute is to be ignored
-    folder = environment.get("XDG_STATE_HOME", "")
-    return (Path(folder) if folder.startswith("/") else Path.home() / ".local/state") / "tiergate"
 
 
 if __name__ == "__main__":

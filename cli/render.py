@@ -118,9 +118,9 @@ def _print(what: Any, out: TextIO) -> None:
     if out.isatty():
         Console(file=out, highlight=False, emoji=False, markup=False).print(what)
         return
-    plain = Console(file=StringIO(), width=WIDE, highlight=False, emoji=False, markup=False)
-    plain.print(what)
-    out.writelines(f"{line.rstrip()}\n" for line in plain.file.getvalue().splitlines())
+    text = StringIO()
+    Console(file=text, width=WIDE, highlight=False, emoji=False, markup=False).print(what)
+    out.writelines(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())  # rich pads every line
 
 
 @contextmanager

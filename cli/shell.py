@@ -20,7 +20,7 @@ from backstores.errors import TiergateError
 from cli.client import Client
 from cli.completion import DELIMITERS, complete
 from cli.help import show_help
-from cli.main import EXIT_OK, report_error, run_line
+from cli.main import EXIT_OK, INTERRUPTED, report_error, run_line
 from cli.words import JSON_OPTION, looks_like_path, resolve, split_line
 
 _sigint = signal.getsignal(signal.SIGINT)
@@ -89,6 +89,8 @@ class Shell(ConfigShell):  # type: ignore[misc]  # configshell has no types
             self.run(split_line(cmdline))
         except TiergateError as error:
             report_error(error, self._json)
+        except KeyboardInterrupt:
+            sys.stderr.write(INTERRUPTED)
 
     def run(self, words: list[str]) -> None:
         """Carry out a command.

@@ -34,7 +34,7 @@ class Alus:
                 try:
                     status = await state.sp.claim(path)
                 except UsageError as error:  # it holds somebody's data: listed, never used until claimed (R2)
-                    notes.append(f"{error}; `/alus/{name} claim force=yes` takes it over, its data is lost then")
+                    notes.append(f"it is not used yet: {error} (`/alus/{name} claim force=yes`)")
             elif status.state is not AluState.OWNED:
                 notes.append(f"it is {status.state}, and not used: {status.detail}")
             setting = AluSetting(name, path, size)

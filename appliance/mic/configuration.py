@@ -27,7 +27,7 @@ from appliance.mic.values import exact_size
 from appliance.mic.views import Outcome, ProgressReport
 from appliance.mic.volumes import Volumes, size_of
 from appliance.mic.volumetree import layout_parameters
-from backstores.errors import TiergateError
+from backstores.errors import TiergateError, UsageError
 
 
 class Configuration:
@@ -73,7 +73,8 @@ class Configuration:
             try:
                 outcome = await step.run()
             except TiergateError as error:
-                raise type(error)(f"{step.texts[0]}: {error} ({len(done)} of {_changes(texts)} made)") from error
+                kind = UsageError if isinstance(error, UsageError) else TiergateError
+                raise kind(f"{step.texts[0]}: {error} ({len(done)} of {_changes(texts)} made)") from error
             done.extend(step.texts)
             notes.extend(outcome.notes)
         return Outcome(f"{_changes(texts)} made", notes=(*texts, *notes))

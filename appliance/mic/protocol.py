@@ -12,6 +12,7 @@ stop the change: ``/operations list`` tells how it ended.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -79,3 +80,15 @@ def socket_path(state: Path) -> Path:
             f"socket {path} has a path of {length} bytes, more than {SOCKET_PATH_BYTES}: use another --state"
         )
     return path
+
+
+def default_state(environment: Mapping[str, str], user: int) -> Path:
+    """Say which state folder is meant when nobody names one."""
+    named = environment.get("TIERGATE_STATE")
+    if named:
+        return Path(named).absolute()
+    if user == 0:
+        return Path("/var/lib/tiergate")
+    # XDG Base Directory Specification: a path that is not absolute is to be ignored
+    folder = environment.get("XDG_STATE_HOME", "")
+    return (Path(folder) if folder.startswith("/") else Path.home() / ".local/state") / "tiergate"

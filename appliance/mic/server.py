@@ -45,7 +45,10 @@ class StateLock:
         Raises:
             UsageError: another appliance has it.
         """
-        self._handle = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._handle = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"state folder {state} can't be used: {error.strerror}") from error
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -75,17 +78,25 @@ class ApiServer:
         """Begin to listen.
 
         Raises:
-            UsageError: another appliance runs in this state folder.
+            UsageError: another appliance runs in this state folder, or it can't be written.
         """
-        self._lock = StateLock(self._state)
+        lock = StateLock(self._state)
+        try:
+            self._server = await asyncio.start_unix_server(self._accept, sock=self._bound(), limit=LINE_LIMIT)
+        except OSError as error:
+            lock.release()
+            raise UsageError(f"socket {self._path} can't be made: {error.strerror}") from error
+        self._lock = lock
+
+    def _bound(self) -> socket.socket:
         self._path.unlink(missing_ok=True)  # we have the lock: whoever made it is dead
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        umask = os.umask(0o177)
+        umask = os.umask(0o177)  # the socket is never, not for a moment, open to others
         try:
             listener.bind(str(self._path))
         finally:
             os.umask(umask)
-        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_LIMIT)
+        return listener
 
     async def close(self) -> None:
         """Stop listening, let the changes under way end, and hang up."""

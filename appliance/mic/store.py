@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from appliance.messages import Exposure, HostDefinition
 from appliance.mic.settings import AluSetting, PoolSetting, Settings
@@ -85,6 +85,7 @@ class Store:
         Raises:
             UsageError: the URL is wrong, or the schema is of another version.
             CorruptError: what is there is no database.
+            StoreError: it can't be opened now.
         """
         self._shown_url = url.rpartition("@")[2]  # without user and password
         try:
@@ -97,6 +98,9 @@ class Store:
         try:
             _metadata.create_all(self._engine)
             self._check_version()
+        except OperationalError as error:
+            self._engine.dispose()
+            raise StoreError(f"database {self._shown_url} can't be opened: {error.orig}") from error
         except DBAPIError as error:
             self._engine.dispose()
             raise CorruptError(

@@ -36,6 +36,11 @@ class TargetDevice:
         self.relative_ports = relative_ports
         self._nexuses: dict[TargetNexus, None] = {}
 
+    @property
+    def nexuses(self) -> tuple[TargetNexus, ...]:
+        """All that are open."""
+        return tuple(self._nexuses)
+
     def open_nexus(
         self, initiator_port: str, luns: Mapping[int, Exposed], *, group_tag: int = 1, relative_port: int = 1
     ) -> TargetNexus:

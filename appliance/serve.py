@@ -1,0 +1,162 @@
+"""``tiergate serve``: one storage processor with its management, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.demo import make_demo
+from appliance.mic.management import Management
+from appliance.mic.operations import Dispatcher
+from appliance.mic.protocol import default_state
+from appliance.mic.server import ApiServer
+from appliance.mic.store import Store, open_store
+from appliance.mic.values import parse_iscsi_pattern
+from appliance.sp import StorageProcessor
+from backstores.engine.engine import Engine
+from backstores.errors import TiergateError, UsageError
+
+log = logging.getLogger("tiergate")
+
+DEFAULT_PORTAL = "0.0.0.0:3260"
+IQN_PREFIX = "iqn.2026-11.example.tiergate"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What stands on the command line."""
+
+    state: Path
+    address: str
+    port: int
+    database: str | None
+    iqn: str | None
+    demo: bool
+    verbose: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until a signal ends it, and give the exit status."""
+    options = parse(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        asyncio.run(serve(options))
+    except TiergateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Read the command line; argparse ends the process with status 2 where it is wrong."""
+    parser = argparse.ArgumentParser(prog="tiergate serve", description="Run the appliance in the foreground.")
+    parser.add_argument("--state", type=Path, default=None, help="folder of settings and socket (TIERGATE_STATE)")
+    parser.add_argument("--portal", default=DEFAULT_PORTAL, metavar="ADDRESS:PORT", help=f"default {DEFAULT_PORTAL}")
+    parser.add_argument("--database", metavar="URL", help="keep the settings elsewhere, such as postgresql+psycopg://…")
+    parser.add_argument("--iqn", help="name of the target node; kept once it is set")
+    parser.add_argument("--demo", action="store_true", help="make a demonstration volume on files in the state folder")
+    parser.add_argument("--verbose", action="store_true", help="log every detail")
+    found = parser.parse_args(list(argv))
+    try:
+        address, port = parse_portal(found.portal)
+        iqn = None if found.iqn is None else parse_target_name(found.iqn)
+    except UsageError as error:
+        parser.error(str(error))
+    state = (default_state(os.environ, os.geteuid()) if found.state is None else found.state).absolute()
+    return Options(state, address, port, found.database, iqn, found.demo, found.verbose)
+
+
+def parse_target_name(text: str) -> str:
+    """Read the name of a target node.
+
+    Raises:
+        UsageError: it is no iSCSI name, or a pattern.
+    """
+    name = parse_iscsi_pattern(text)
+    if set(name) & set("*?"):
+        raise UsageError(f"iqn {text!r} has a wildcard; a target has one name")
+    return name
+
+
+def parse_portal(text: str) -> tuple[str, int]:
+    """Read ``address:port``, an IPv6 address in brackets.
+
+    Raises:
+        UsageError: it is none.
+    """
+    host, _, port = text.rpartition(":")
+    try:
+        address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
+        number = int(port)
+    except ValueError:
+        raise UsageError(
+            f"portal {text!r} is not ADDRESS:PORT with a numeric address, such as 127.0.0.1:3260"
+        ) from None
+    if not 1 <= number <= 65535:
+        raise UsageError(f"portal port {number} is not between 1 and 65535")
+    return address, number
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        TiergateError: the appliance could not be started.
+    """
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = await asyncio.to_thread(open_store, options.state, options.database)
+    try:
+        async with Engine() as engine:
+            await _serve(options, store, engine, ended)
+    finally:
+        store.close()
+
+
+async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.Event) -> None:
+    susid, iqn = _identity(store, options.iqn)
+    sp = StorageProcessor(engine, store, susid, iqn, options.address, options.port)
+    management = Management(store, sp)
+    server = ApiServer(Dispatcher(management), options.state)
+    await server.start()
+    try:
+        await management.start()
+        await sp.open_portal()
+        if options.demo:
+            await make_demo(management, options.state)
+        log.info("uncached I/O by %s; target %s", engine.backend, iqn)
+        print(f"ready: portal {sp.portal}, management {options.state / 'tiergate.sock'}", flush=True)
+        await ended.wait()
+        log.info("stopping")
+    finally:
+        await server.close()
+        await sp.close()
+
+
+def _identity(store: Store, iqn: str | None) -> tuple[str, str]:
+    """Give the SUSID and the target name, made at the first start and kept from then on."""
+    susid = store.value("susid")
+    if susid is None:
+        susid = f"TG-{secrets.token_hex(16)}"
+        store.set_value("susid", susid)
+    kept = store.value("iqn")
+    wanted = iqn or kept or f"{IQN_PREFIX}:{susid[-8:]}"
+    if wanted != kept:
+        store.set_value("iqn", wanted)
+    return susid, wanted
