@@ -9,7 +9,7 @@ can serve without (a mirror can) is for others to decide. Nothing is mended here
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -69,7 +69,13 @@ class _Known:
 
 def system_image(records: Iterable[AluRecord]) -> SystemImage:
     """Merge what the ALUs hold."""
-    known, findings = _known(records)
+    read = list(records)
+    known, findings = _known(read)
+    findings += [
+        Finding(Problem.DUPLICATE, f"alu {alu}", f"{times} attached alus have its label: all but one are copies")
+        for alu, times in Counter(record.alu for record in read).items()
+        if times > 1
+    ]
     trees = [_tree(item, known) for item in known.objects.values() if isinstance(item, VolumeObject)]
     trees.sort(key=lambda tree: (tree.volume.name, tree.volume.wwn))
     reached = {item.wwn for tree in trees for item in tree.objects}
