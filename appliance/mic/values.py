@@ -23,7 +23,7 @@ BLOCK_SIZES: Final = ("512", "4096")
 ISCSI_NAME_BYTES: Final = 223  # RFC 7143, 4.2.7.1
 
 UNITS: Final = "KMGTPE"
-_SIZE = re.compile(rf"(\d{{1,19}})(?:\.(\d{{1,9}}))?(?:([{UNITS}])(?:iB)?)?", re.IGNORECASE)
+_SIZE = re.compile(rf"(\d{{1,19}})(?:\.(\d{{1,9}}))?(?:([{UNITS}])(?:iB)?)?", re.IGNORECASE | re.ASCII)
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LENGTH - 1}}}")
 _YES_NO: Final = {
     "yes": True,
@@ -36,7 +36,7 @@ _YES_NO: Final = {
     "0": False,
 }
 _ISCSI_NAMES: Final = (
-    re.compile(r"iqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9][a-z0-9.-]*(:[a-z0-9.:-]+)?"),
+    re.compile(r"iqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9][a-z0-9.-]*(:[a-z0-9.:-]+)?", re.ASCII),
     re.compile(r"eui\.[0-9a-f]{16}"),
     re.compile(r"naa\.([0-9a-f]{16}|[0-9a-f]{32})"),
 )
