@@ -1,0 +1,65 @@
+"""An ALU as format version 1 writes it, kept for later releases to read and to migrate.
+
+The fixture was made once by ``python -m tests.support.format_1 > tests/fixtures/alu-format-1.bin``. It
+is never made anew: what disks in the field hold does not change with our code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import lzma
+import sys
+from pathlib import Path
+from typing import Final
+
+from backstores.metadata.bitmap import Geometry, Loaded, Place, Stamp
+from backstores.metadata.dirty import DirtyRegions
+from backstores.metadata.store import AluMetadata, carry_out
+from backstores.objects import AnyObject, ConcatObject
+from tests.support.metadata import ALU, OTHER_ALU, SIZE, SUSID, clock, mirror, name, partition, stripe, volume
+from tests.support.recording import RecordingStorage, put, read
+
+FIXTURE: Final = Path(__file__).parents[1] / "fixtures" / "alu-format-1.bin"
+LEG: Final = partition(5, 8, bitmap=9)
+OBJECTS: Final[tuple[AnyObject, ...]] = (
+    volume(2, 3, generation=4),
+    ConcatObject(wwn=name(3), volume=name(2), children=(name(4), name(7)), blocks=6144),
+    mirror(4, [5, 6], generation=2),
+    LEG,
+    stripe(7, [8, 9]),
+    partition(8, 10),
+    volume(12, 14, called="Übung"),
+    partition(14, 12, 2, tree=12),
+)
+GEOMETRY: Final = Geometry(name(4), 20_000 * 8192 // 2, 8192)
+DIRTY: Final = frozenset({0, 3_071, 3_072, 9_999})
+ELSEWHERE: Final = partition(6, 8, alu=OTHER_ALU, bitmap=9)
+
+
+def storage_of(raw: bytes) -> RecordingStorage:
+    """Make an ALU that holds these bytes."""
+    storage = RecordingStorage(len(raw))
+    put(storage.image, 0, raw)
+    return storage
+
+
+def fixture() -> RecordingStorage:
+    """Read the fixture."""
+    return storage_of(lzma.decompress(FIXTURE.read_bytes()))
+
+
+async def make() -> bytes:
+    """Write an ALU with two commits and a bitmap."""
+    storage = RecordingStorage(SIZE)
+    metadata = AluMetadata(storage, SIZE, clock())
+    await metadata.format(SUSID, ALU)
+    await metadata.commit(OBJECTS[-2:])
+    await metadata.commit(OBJECTS)
+    batch = DirtyRegions(GEOMETRY, Loaded(DIRTY, Stamp(6, 1_700_000_000_000_000_000))).next_batch(0)
+    assert batch is not None
+    await carry_out(storage, batch.writes(Place.of(LEG)))
+    return read(storage.image, 0, SIZE)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(lzma.compress(asyncio.run(make())))
