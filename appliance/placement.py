@@ -47,7 +47,7 @@ class Candidates:
         """
         found = self._of_count(count)
         roomy = [alu for alu in found if _longest(alu) >= part_bytes]
-        if len(roomy) < count or (self.named and len(roomy) < len(found)):
+        if len(roomy) < count:
             raise UsageError(
                 f"{exact_size(part_bytes)} in one piece are needed on each of {count} alus;"
                 f" the longest free pieces are {_listed((alu, _longest(alu)) for alu in found)}"

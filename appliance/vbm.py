@@ -105,11 +105,6 @@ class Geometry:
         """What a volume's size is a multiple of."""
         return self.columns * self.chunk_bytes if self.layout in STRIPED else PAGE_BYTES
 
-    @property
-    def unit_bytes(self) -> int:
-        """What the size of a column is a multiple of: it consists of whole chunks and whole allocation units."""
-        return max(ALLOCATION_UNIT, self.chunk_bytes) if self.layout in STRIPED else ALLOCATION_UNIT
-
     def rounded(self, size_bytes: int) -> int:
         """Round a volume's size down to whole rows."""
         return size_bytes - size_bytes % self.row_bytes
@@ -218,7 +213,8 @@ class _Maker:
             if geometry.columns > 1:
                 return [self._partition(place) for place in candidates.spread(geometry.columns, size_bytes)]
             return [self._partition(place) for place in candidates.fill(size_bytes)]
-        column_bytes = _up(-(-size_bytes // geometry.columns), geometry.unit_bytes)
+        # Whole rows in, so whole chunks out: those below an allocation unit divide it, the others are multiples of it.
+        column_bytes = _up(-(-size_bytes // geometry.columns), ALLOCATION_UNIT)
         mirrored = geometry.layout in MIRRORED
         room_bytes = bitmap_bytes(column_bytes // geometry.block_bytes, geometry.block_bytes) if mirrored else 0
         places = candidates.equal_parts(geometry.columns * geometry.legs, column_bytes + room_bytes)

@@ -21,7 +21,7 @@ from backstores.objects import (
 )
 from backstores.transforms.tree import build
 from backstores.wwn import Wwn
-from tests.support.inventory import DATA_START, GIB, after, alu_wwn, alus, make_alu, taken
+from tests.support.inventory import DATA_START, GIB, alu_wwn, alus, make_alu, taken
 
 Sketch = str | int | tuple[object, ...]
 
@@ -106,50 +106,6 @@ def test_a_mirror_leg_has_its_bitmap_behind_its_data() -> None:
 def test_partitions_outside_mirrors_have_no_bitmap() -> None:
     parts = [item for item in build_volume(request("stripe"), alus(2)).objects if isinstance(item, PartitionObject)]
     assert [part.bitmap for part in parts] == [None, None]
-
-
-def test_automatic_placement_goes_round_by_free_space() -> None:
-    """Prove R8: volumes of equal size come to lie on one ALU after the other."""
-    inventory = alus(3)
-    seen = []
-    for _ in range(6):
-        built = build_volume(request(), inventory)
-        seen.append(sketch(built.objects))
-        inventory = after(inventory, built.objects)
-    assert seen == [0, 1, 2, 0, 1, 2]
-
-
-def test_automatic_placement_leaves_out_what_cannot_be_used() -> None:
-    """Prove R8: neither ALUs of others, nor those whose sectors are larger than the volume's blocks."""
-    inventory = [
-        make_alu(0, 9 * GIB, state=AluState.FOREIGN),
-        make_alu(1, 8 * GIB, sector_bytes=4096),
-        make_alu(2, 7 * GIB),
-    ]
-    assert sketch(build_volume(request(), inventory).objects) == 2
-    assert sketch(build_volume(request(block_bytes=4096), inventory).objects) == 1
-
-
-def test_equal_parts_skip_alus_without_a_long_enough_piece() -> None:
-    inventory = [make_alu(0, *[400 * MIB] * 9), make_alu(1, GIB), make_alu(2, GIB)]
-    assert sketch(build_volume(request("stripe"), inventory).objects) == ("stripe", 1, 2)
-
-
-def test_a_linear_volume_spans_alus_only_when_it_must() -> None:
-    """Prove R8: one piece where there is one, then one ALU, then several up to the limit."""
-    pieces = make_alu(0, *[GIB] * 5)
-    assert sketch(build_volume(request(size_bytes=4 * GIB), [pieces, make_alu(1, 4 * GIB)]).objects) == 1
-    assert sketch(build_volume(request(size_bytes=3 * GIB), [pieces]).objects) == ("concat", 0, 0, 0)
-    assert sketch(build_volume(request(size_bytes=3 * GIB), alus(3, GIB)).objects) == ("concat", 0, 1, 2)
-    built = build_volume(request(size_bytes=3 * GIB, alus=named(2, 0)), alus(3, 2 * GIB))
-    assert sketch(built.objects) == ("concat", 2, 0)
-    assert [extent.length_bytes for _, extent in taken(built.objects)] == [GIB, 2 * GIB]
-
-
-def test_a_concat_takes_equal_shares_as_far_as_there_is_room() -> None:
-    inventory = [make_alu(0, 9 * GIB), make_alu(1, GIB), make_alu(2, 5 * GIB)]
-    built = build_volume(request("concat", 9 * GIB, alus=named(0, 1, 2)), inventory)
-    assert [extent.length_bytes for _, extent in taken(built.objects)] == [4 * GIB, GIB, 4 * GIB]
 
 
 @pytest.mark.parametrize(
