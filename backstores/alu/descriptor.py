@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -68,7 +67,6 @@ class DescriptorTransfers(Transfers):
         self._driver = driver
         self._backend = backend
         self._writeback: asyncio.Task[None] | None = None
-        self._lost_errno = 0  # of a write-back that failed; the kernel tells it once, and the next flush must
         driver.start_writeback = self._start_writeback
 
     def readv(self, views: Sequence[memoryview], offset: int) -> Awaitable[int]:
@@ -77,10 +75,8 @@ class DescriptorTransfers(Transfers):
     def writev(self, views: Sequence[memoryview], offset: int, durable: bool) -> Awaitable[int]:
         return self._backend.writev(self._driver.fd, views, offset, durable)
 
-    async def sync(self) -> int:
-        answer = await self._backend.fdatasync(self._driver.fd)
-        lost, self._lost_errno = self._lost_errno, 0
-        return -lost if lost else answer
+    def sync(self) -> Awaitable[int]:
+        return self._backend.fdatasync(self._driver.fd)
 
     async def discard(self, offset: int, length: int) -> None:
         await self._clear(AluOp.DISCARD, offset, length)
@@ -113,7 +109,6 @@ class DescriptorTransfers(Transfers):
         try:
             await self._backend.call(fd, space.write_back, fd)
         except OSError as error:
-            self._lost_errno = error.errno or errno.EIO
-            log.error("write-back of %s failed (%s); the next flush will say so", self._driver.path, error)
+            log.error("write-back of %s failed (%s); so will the next flush", self._driver.path, error)
         finally:
             self._writeback = None

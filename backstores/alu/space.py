@@ -23,6 +23,7 @@ WAYS: Final = {
     AluOp.DISCARD: (FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE),
     AluOp.ZERO: (FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE,),
 }
+SYNC_WHOLE_FILE: Final = 0x1 | 0x2 | 0x4  # sync_file_range(2): WAIT_BEFORE, WRITE, WAIT_AFTER
 RUNS_LIMIT: Final = 4096  # a file in a million fragments must not fill our memory
 
 _NOT_OFFERED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV})
@@ -76,8 +77,9 @@ def runs(fd: int, path: str, offset: int, length: int, limit: int = RUNS_LIMIT) 
     result: list[ByteRun] = []
     try:
         for run in _rounded(fd, offset, offset + length):
-            if len(result) == limit - 1:
-                result.append(ByteRun(run.offset, offset + length - run.offset, True))
+            left = offset + length - run.offset
+            if len(result) == limit - 1 and run.length < left:
+                result.append(ByteRun(run.offset, left, True))
                 break
             result.append(run)
     except OSError as error:
@@ -86,19 +88,23 @@ def runs(fd: int, path: str, offset: int, length: int, limit: int = RUNS_LIMIT) 
 
 
 def _rounded(fd: int, start: int, end: int) -> Iterator[ByteRun]:
-    at = start
-    while at < end:
-        data = _seek(fd, at, os.SEEK_DATA, end) // PAGE_BYTES * PAGE_BYTES
-        if data > at:
-            yield ByteRun(at, data - at, False)
-            at = data
-            continue
-        stop = at
-        while stop < end and _seek(fd, stop, os.SEEK_DATA, end) // PAGE_BYTES * PAGE_BYTES <= stop:
-            hole = _seek(fd, stop, os.SEEK_HOLE, end)
-            stop = min(end, -(-max(hole, stop + 1) // PAGE_BYTES) * PAGE_BYTES)
-        yield ByteRun(at, stop - at, True)
+    """Walk the pages that a range touches; the first and the last run are cut to the range."""
+    at, last = _floor(start), _ceiling(end)
+    while at < last:
+        stop = _floor(_seek(fd, at, os.SEEK_DATA, last))
+        mapped = stop == at
+        while mapped and stop < last and _floor(data := _seek(fd, stop, os.SEEK_DATA, last)) == stop:
+            stop = _ceiling(_seek(fd, data, os.SEEK_HOLE, last))
+        yield ByteRun(max(at, start), min(stop, end) - max(at, start), mapped)
         at = stop
+
+
+def _floor(offset: int) -> int:
+    return offset // PAGE_BYTES * PAGE_BYTES
+
+
+def _ceiling(offset: int) -> int:
+    return -(-offset // PAGE_BYTES) * PAGE_BYTES
 
 
 def _seek(fd: int, offset: int, whence: int, end: int) -> int:
@@ -111,10 +117,18 @@ def _seek(fd: int, offset: int, whence: int, end: int) -> int:
 
 
 def write_back(fd: int) -> None:
-    """Write dirty pages out and wait for it, without the journal commit that fdatasync would force."""
-    if _libc.sync_file_range(fd, 0, 0, _WHOLE_WRITE_BACK):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    """Write dirty pages out and wait for it, without the journal commit that fdatasync would force.
 
+    Each open file description is told of a lost page once. This goes by a description of its own, so that the
+    next fdatasync on ``fd`` still hears of what was lost here (D1).
 
-_WHOLE_WRITE_BACK: Final = 0x1 | 0x2 | 0x4  # sync_file_range(2): WAIT_BEFORE, WRITE, WAIT_AFTER
+    Raises:
+        OSError: pages were lost, or can't be written out.
+    """
+    own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.sync_file_range(own, 0, 0, SYNC_WHOLE_FILE):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(own)

@@ -1,0 +1,215 @@
+"""The hot path moves all bytes without a wait, or answers False and has changed nothing that matters."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from backstores.alu.now import Now, page_cache
+from tests.support.engines import noise, view
+
+PAGE = 4096
+SIZE = 64 * PAGE
+
+
+@pytest.fixture
+def fd(disk: Path) -> Iterator[int]:
+    """A file with content, none of it in the page cache."""
+    path = disk / "file"
+    path.write_bytes(noise(SIZE))
+    number = os.open(path, os.O_RDWR)
+    evict(number)
+    yield number
+    os.close(number)
+
+
+def evict(fd: int) -> None:
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def never() -> bool:
+    raise AssertionError("a write-back was asked for")
+
+
+def at_once(fd: int, start_writeback: Callable[[], bool] = never, dirty_bytes: int = SIZE) -> Now:
+    return page_cache(fd, start_writeback, dirty_bytes)
+
+
+def test_a_read_that_is_not_cached_waits(fd: int) -> None:
+    """The loop never blocks on a disk: what is not in the page cache is not read now."""
+    made = at_once(fd)
+    evict(fd)
+    into = view(bytes(PAGE))
+    assert not made.read(8 * PAGE, into)
+    os.pread(fd, PAGE, 8 * PAGE)
+    assert made.read(8 * PAGE, into)
+    assert into == noise(SIZE)[8 * PAGE : 9 * PAGE]
+
+
+def test_a_read_that_is_partly_cached_waits(fd: int) -> None:
+    made = at_once(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead
+    evict(fd)
+    os.pread(fd, PAGE, 8 * PAGE)
+    assert not made.read(8 * PAGE, view(bytes(2 * PAGE)))
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "cached", "expected"),
+    [
+        (0, PAGE, (), True),
+        (3 * PAGE, 5 * PAGE, (), True),
+        (512, 512, (), False),
+        (512, 512, (0,), True),
+        (512, PAGE, (0,), False),
+        (512, PAGE, (1,), False),
+        (512, PAGE, (0, 1), True),
+        (PAGE, PAGE + 512, (), False),
+        (PAGE, PAGE + 512, (2,), True),
+        (PAGE - 512, 3 * PAGE + 1024, (0, 4), True),
+        (PAGE - 512, 3 * PAGE + 1024, (4,), False),
+    ],
+    ids=[
+        "a page",
+        "pages",
+        "inside a page",
+        "inside a cached page",
+        "its tail is not cached",
+        "its head is not cached",
+        "both are",
+        "a tail that is not cached",
+        "a cached tail",
+        "cached head and tail round pages that are not",
+        "the same without the head",
+    ],
+)
+def test_a_write_of_part_of_a_page_needs_the_page(
+    fd: int, offset: int, length: int, cached: tuple[int, ...], expected: bool
+) -> None:
+    """Whole pages go into the cache at once; parts of pages only where the kernel needs to read nothing."""
+    made = at_once(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    evict(fd)
+    for page in cached:
+        os.pread(fd, 1, page * PAGE)
+    content = noise(length, 2)
+    assert made.write(offset, view(content)) is expected
+    model = bytearray(noise(SIZE))
+    if expected:
+        model[offset : offset + length] = content
+    assert os.pread(fd, SIZE, 0) == model
+
+
+def test_in_memory_file_systems_never_wait() -> None:
+    """tmpfs takes no RWF_NOWAIT and needs none."""
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("no /dev/shm here")
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        number = os.open(f"{folder}/file", os.O_RDWR | os.O_CREAT)
+        os.truncate(number, SIZE)
+        made = at_once(number)
+        into = view(bytes(1024))
+        assert made.write(512, view(noise(1024)))
+        assert made.read(512, into)
+        assert into == noise(1024)
+        os.close(number)
+
+
+def test_unknown_file_systems_always_wait(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel can't say what is cached, nothing is done in the event loop."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "not offered")
+
+    monkeypatch.setattr(os, "preadv", refuse)
+    made = at_once(fd)
+    assert not made.read(0, view(bytes(PAGE)))
+    assert not made.write(0, view(bytes(PAGE)))
+
+
+def test_the_first_write_shows_what_the_file_system_takes(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RWF_NOWAIT is tried once where it is refused, and used for good where it is taken."""
+    tried = []
+
+    def refuse(*_: object) -> int:
+        tried.append("refused")
+        raise OSError(errno.EOPNOTSUPP, "not offered")
+
+    made = at_once(fd)
+    monkeypatch.setattr(os, "pwritev", refuse)
+    assert made.write(0, view(bytes(PAGE)))
+    assert made.write(0, view(bytes(PAGE)))
+    assert tried == ["refused"]
+
+    def take(*_: object) -> int:
+        tried.append("taken")
+        return PAGE
+
+    made = at_once(fd)
+    monkeypatch.setattr(os, "pwritev", take)
+    assert made.write(0, view(bytes(PAGE)))
+    assert made.write(0, view(bytes(PAGE)))
+    assert tried == ["refused", "taken", "taken"]
+
+
+class Writeback:
+    """Stands in for the write-back of an engine."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.runs = False
+
+    def start(self) -> bool:
+        if self.runs:
+            return False
+        self.started += 1
+        self.runs = True
+        return True
+
+
+def test_the_dirty_budget(fd: int) -> None:
+    """A write-back starts when the budget is spent; a second budget is spent meanwhile; then writes wait for it."""
+    writeback = Writeback()
+    made = at_once(fd, writeback.start, dirty_bytes=4 * PAGE)
+    page = view(bytes(PAGE))
+    assert [made.write(at * PAGE, page) for at in range(4)] == [True] * 4
+    assert writeback.started == 0
+    assert [made.write(at * PAGE, page) for at in range(4)] == [True] * 4
+    assert writeback.started == 1
+    assert not made.write(0, page)
+    assert made.read(0, view(bytes(PAGE)))
+    writeback.runs = False
+    assert [made.write(at * PAGE, page) for at in range(5)] == [True] * 4 + [False]
+    assert writeback.started == 2
+
+
+def test_a_write_larger_than_the_budget_waits(fd: int) -> None:
+    assert not at_once(fd, dirty_bytes=PAGE).write(0, view(bytes(2 * PAGE)))
+
+
+def test_retired_callables_touch_nothing(fd: int) -> None:
+    """A number that was closed may be another file's."""
+    made = at_once(fd)
+    os.pread(fd, SIZE, 0)
+    made.retire()
+    before = os.pread(fd, SIZE, 0)
+    assert not made.read(0, view(bytes(PAGE)))
+    assert not made.write(0, view(noise(PAGE, 9)))
+    assert os.pread(fd, SIZE, 0) == before
+
+
+def test_any_memory(fd: int) -> None:
+    """Slices of mappings are as good as byte arrays."""
+    made = at_once(fd)
+    memory = memoryview(mmap.mmap(-1, 2 * PAGE))
+    memory[100 : 100 + PAGE] = noise(PAGE, 3)
+    assert made.write(0, memory[100 : 100 + PAGE])
+    assert made.read(0, memory[200 : 200 + PAGE])
+    assert memory[200 : 200 + PAGE] == noise(PAGE, 3)
