@@ -1,7 +1,7 @@
 """The configuration document: what ``export`` writes and ``apply`` reads, as typed entries.
 
 Reading checks all that the document alone can tell: words, types, sizes, names given twice. Lists
-are in the order of names, and what is a default is left out, so that two exports of one
+are in the order of names, and what an entry does not have is left out, so that two exports of one
 configuration are equal to the byte.
 """
 

@@ -8,6 +8,7 @@ appliance is alive in a state folder; a socket that a dead one left behind is re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LOCK_NAME: Final = "tiergate.lock"
 MOST_CONNECTIONS: Final = 64
+ROOT: Final = 0
+LINGER_S: Final = 5.0
 CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 ERROR_KINDS: Final[tuple[tuple[type[TiergateError], ErrorKind], ...]] = (
@@ -121,6 +124,7 @@ class ApiServer:
             else:
                 log.warning("management connection refused: %s", refusal)
                 await _send(writer, Reply(error=Failure(ErrorKind.USAGE, refusal)))
+                await _let_go(reader)
         except (ConnectionError, asyncio.CancelledError):
             pass  # whoever asked has gone, or the appliance ends: there is nobody to tell
         finally:
@@ -131,7 +135,7 @@ class ApiServer:
         """Say why the one at the other end may not talk to us; None if it may."""
         peer = writer.get_extra_info("socket")
         _, uid, _ = CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-        if uid not in (0, os.geteuid()):
+        if uid not in (ROOT, os.geteuid()):
             return f"user {uid} may not manage this appliance; user {os.geteuid()} and root may"
         if len(self._connections) > MOST_CONNECTIONS:
             return f"{MOST_CONNECTIONS} connections are open already"
@@ -144,6 +148,7 @@ class ApiServer:
             except ValueError:  # StreamReader's way to say that the limit is passed
                 message = f"a request is longer than {LINE_LIMIT} bytes"
                 await _send(writer, Reply(error=Failure(ErrorKind.COMMAND, message)))
+                await _let_go(reader)
                 return
             if not line.endswith(b"\n"):
                 return
@@ -179,3 +184,11 @@ def _line(reply: Reply) -> bytes:
 async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
     writer.write(_line(reply))
     await writer.drain()
+
+
+async def _let_go(reader: asyncio.StreamReader) -> None:
+    """Wait until the peer has hung up: from a socket closed with bytes unread, it could not read our last words."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while await reader.read(1 << 16):
+                pass

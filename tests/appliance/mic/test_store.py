@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.messages import Exposure, HostDefinition
@@ -68,6 +68,7 @@ def test_no_error_of_the_store_shows_a_secret(tmp_path: Path) -> None:
         error = error.__cause__
 
 
+@settings(deadline=None, max_examples=25)
 @given(names=st.sets(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8), max_size=6))
 def test_any_alus_and_pools_read_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
     alus = tuple(AluSetting(name, f"/{name}") for name in sorted(names))

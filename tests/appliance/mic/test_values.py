@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.mic import values
@@ -44,6 +44,7 @@ def test_what_is_no_size_is_refused_with_its_text(text: str) -> None:
     assert text[:20] in str(refused.value)
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=1, max_value=values.LARGEST_BYTES))
 def test_an_exact_size_reads_back_as_itself(length_bytes: int) -> None:
     assert values.parse_size(values.exact_size(length_bytes)) == length_bytes
@@ -137,12 +138,14 @@ def test_a_list_has_no_name_twice() -> None:
         values.parse_names("a0,a1,a0")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_an_error_line_shows_no_control_character_of_a_value(text: str) -> None:
     assert values.shown(text).isprintable()
     assert len(values.shown(text)) <= 10 * values.SHOWN_LENGTH + 2
 
 
+@settings(deadline=None)
 @given(st.sampled_from([values.SIZE, values.YES_NO, values.NAME, values.PATH, values.COUNT, values.LUN, values.IQN,
                         values.USER, values.LAYOUT, values.BLOCK_BYTES, values.ALUS]), st.text())  # fmt: skip
 def test_no_text_whatever_makes_a_parser_raise_anything_but_a_usage_error(kind: values.Kind, text: str) -> None:
