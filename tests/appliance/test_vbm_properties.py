@@ -59,7 +59,7 @@ def situations(draw: st.DrawFn) -> tuple[list[AluStatus], VolumeRequest]:
     return inventory, request
 
 
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 @given(situations(), SIZES)
 def test_a_volume_is_sound_when_it_is_made_and_when_it_has_grown(
     situation: tuple[list[AluStatus], VolumeRequest], add_bytes: int

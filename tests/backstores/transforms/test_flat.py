@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from backstores.block import LeafOp, MarkDirty, Node, Op, Segment, plan
@@ -115,6 +115,7 @@ def assert_agreement(root: Node, flat: FlatMap, op: Op, lba: int, blocks: int) -
     assert {(m.mirror, block) for m in marks for block in range(m.lba, m.lba + m.blocks)} == marked
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_it_agrees_with_the_plan_on_volumes(data: st.DataObject) -> None:
     """Concats of stripes of mirrors of partitions always flatten."""
@@ -125,6 +126,7 @@ def test_it_agrees_with_the_plan_on_volumes(data: st.DataObject) -> None:
     assert_agreement(root, flat, data.draw(st.sampled_from([Op.READ, Op.WRITE])), lba, blocks)
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_it_agrees_with_the_plan_on_any_static_tree(data: st.DataObject) -> None:
     root = data.draw(trees(static=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstores.block import MUTATING, LeafOp, MarkDirty, Node, Op, leaves, plan
@@ -15,6 +15,7 @@ from tests.support.trees import actions, trees
 UNMAPPED = 0
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_a_tree_reads_back_what_was_written(data: st.DataObject) -> None:
     """Prove R7: any nesting keeps every block, over any sequence of operations."""
@@ -42,6 +43,7 @@ def test_a_tree_reads_back_what_was_written(data: st.DataObject) -> None:
     assert whole == expected
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_a_write_reaches_exactly_the_copies_of_its_blocks(data: st.DataObject) -> None:
     """Mirror legs are equal, and nothing else on any leaf is touched."""
@@ -56,6 +58,7 @@ def test_a_write_reaches_exactly_the_copies_of_its_blocks(data: st.DataObject) -
     }
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_a_read_touches_one_readable_copy_of_each_block(data: st.DataObject) -> None:
     root = data.draw(trees())
@@ -73,6 +76,7 @@ def _places(root: Node, lba: int, blocks: int) -> list[Place]:
     return [Place(step.leaf.wwn, block) for step in steps for block in range(step.lba, step.lba + step.blocks)]
 
 
+@settings(deadline=None, max_examples=200)
 @given(trees())
 def test_no_leaf_block_backs_two_volume_blocks(root: Node) -> None:
     seen: set[Place] = set()
@@ -84,6 +88,7 @@ def test_no_leaf_block_backs_two_volume_blocks(root: Node) -> None:
         seen |= block.writable
 
 
+@settings(deadline=None, max_examples=200)
 @given(trees())
 def test_a_flush_reaches_every_leaf_that_takes_writes_once(root: Node) -> None:
     disks = Disks()
@@ -93,6 +98,7 @@ def test_a_flush_reaches_every_leaf_that_takes_writes_once(root: Node) -> None:
     assert set(disks.flushed) <= {leaf.wwn for leaf in leaves(root)}
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_one_stage_never_has_two_steps_on_one_block(data: st.DataObject) -> None:
     """The steps of a stage run in parallel, so that their order must not matter."""
@@ -104,6 +110,7 @@ def test_one_stage_never_has_two_steps_on_one_block(data: st.DataObject) -> None
         assert len(touched) == len(set(touched))
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_every_mirror_is_marked_before_its_legs_are_written(data: st.DataObject) -> None:
     """D2: a mark lies in an earlier stage than any write of the same request below that mirror."""

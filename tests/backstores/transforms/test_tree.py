@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstores.block import Leaf, LeafOp, Op, leaves, plan
@@ -176,6 +176,7 @@ ANY_OBJECT: dict[str, Callable[[], st.SearchStrategy[AnyObject]]] = {
 OBJECTS = st.one_of([make() for make in ANY_OBJECT.values()])
 
 
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_any_objects_make_a_tree_or_a_corrupt_error(data: st.DataObject) -> None:
     """Some objects of a good definition are replaced by others of any kind and content."""
