@@ -21,12 +21,13 @@ class SlowSp(FakeSp):
 
     def __init__(self) -> None:
         super().__init__()
-        self.go_on = asyncio.Event()
+        self.attaching, self.go_on = asyncio.Event(), asyncio.Event()
         self.running = 0
         self.most_running = 0
 
     async def attach(self, path: str, size_bytes: int | None = None) -> AluStatus:
         self.running += 1
+        self.attaching.set()
         self.most_running = max(self.most_running, self.running)
         await self.go_on.wait()
         self.running -= 1
@@ -44,7 +45,7 @@ def test_changes_go_one_at_a_time_and_reads_do_not_wait() -> None:
         management = Management(MemoryStore(), sp)
         dispatcher = Dispatcher(management)
         changes = [asyncio.create_task(dispatcher.run(bind(*attach(n)), untold)) for n in range(3)]
-        await asyncio.sleep(0)
+        await sp.attaching.wait()
         assert await dispatcher.run(bind("/alus", "list", {}), untold) == ()
         assert [operation.state for operation in await management.history.rows()] == ["running"] * 3
         sp.go_on.set()
@@ -63,7 +64,7 @@ def test_a_change_goes_on_when_whoever_asked_has_gone() -> None:
         management = Management(MemoryStore(), sp, clock=lambda: NOW)
         dispatcher = Dispatcher(management)
         asked = asyncio.create_task(dispatcher.run(bind(*attach(0)), untold))
-        await asyncio.sleep(0)
+        await sp.attaching.wait()
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
