@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -116,6 +117,7 @@ async def serve(options: Options) -> None:
     Raises:
         TiergateError: the appliance could not be started.
     """
+    _allow_many_files()
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -127,6 +129,12 @@ async def serve(options: Options) -> None:
             await _serve(options, store, engine, ended)
     finally:
         store.close()
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files to the hard one: every session and every ALU takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.Event) -> None:

@@ -2,7 +2,7 @@
  *
  *   loadgen ADDRESS PORT TARGET LUN read|write random|sequential BLOCK_BYTES DEPTH SECONDS
  *
- * It prints one JSON line. libiscsi's tools spend more per command than the targets do at 4 KiB, so
+ * SECONDS 0 goes through the whole device once. It prints one JSON line. libiscsi's tools spend more per command than the targets do at 4 KiB, so
  * they would measure themselves. Whatever arrives in one recv() is answered by one send(). Any status
  * other than GOOD ends the run with an error: a fast target that fails is not fast.
  */
@@ -35,7 +35,7 @@ static size_t out_size, out_used;
 static const size_t in_size = 16 << 20;
 static double started_at[MAX_DEPTH];
 static float *latencies;
-static uint64_t completed;
+static uint64_t completed, issued, most = UINT64_MAX;
 
 static void die(const char *format, ...) {
     va_list arguments;
@@ -102,7 +102,7 @@ static void read_answer(const char *key, const char *value) {
 
 static void login(const char *target) {
     char text[1024];
-    const char *keys[] = {"SessionType=Normal", "AuthMethod=None", "HeaderDigest=None", "DataDigest=None",
+    const char *keys[] = {"SessionType=Normal", "HeaderDigest=None", "DataDigest=None",
                           "InitialR2T=Yes", "ImmediateData=Yes", "MaxRecvDataSegmentLength=1048576",
                           "MaxBurstLength=1048576", "FirstBurstLength=262144", "MaxOutstandingR2T=1",
                           "MaxConnections=1", "ErrorRecoveryLevel=0", "DefaultTime2Wait=0", "DefaultTime2Retain=0"};
@@ -178,6 +178,7 @@ static void issue(uint32_t tag) {
     put64(pdu + 34, lba);
     put32(pdu + 42, blocks);
     started_at[tag] = now();
+    issued++;
 }
 
 /* What lies in the output buffer at a PDU's data is sent as it is: benchmark data has no meaning. */
@@ -193,22 +194,22 @@ static void answer_r2t(const uint8_t *r2t) {
     }
 }
 
-static void complete(const uint8_t *pdu, int running) {
+static void complete(const uint8_t *pdu) {
     uint32_t tag = get32(pdu + 16);
     if (pdu[3]) die("status %02x", pdu[3]);
     expected_stat_sn = get32(pdu + 24) + 1;
     if (completed < LATENCIES) latencies[completed] = (now() - started_at[tag]) * 1e6;
     completed++;
-    if (running) issue(tag);
+    if (issued < most) issue(tag);
 }
 
-static void handle(const uint8_t *pdu, int running) {
+static void handle(const uint8_t *pdu) {
     switch (pdu[0] & 0x3f) {
     case DATA_IN:
-        if (pdu[1] & 1) complete(pdu, running);
+        if (pdu[1] & 1) complete(pdu);
         break;
     case SCSI_RESPONSE:
-        complete(pdu, running);
+        complete(pdu);
         break;
     case R2T:
         answer_r2t(pdu);
@@ -250,17 +251,18 @@ int main(int argc, char **argv) {
     lun_field = (uint64_t)atoi(argv[4]) << 48;
     find_capacity();
 
+    if (seconds == 0) most = capacity_blocks / (block_bytes / 512), seconds = 1e9;
     double begin = now(), end = begin + seconds, last = begin;
     size_t have = 0;
-    for (uint32_t tag = 0; tag < depth; tag++) issue(tag);
-    while ((last = now()) < end) {
+    for (uint32_t tag = 0; tag < depth && issued < most; tag++) issue(tag);
+    while ((last = now()) < end && completed < most) {
         flush_out();
         ssize_t got = recv(sock, in + have, in_size - have, 0);
         if (got <= 0) die("the target closed the connection");
         have += got;
         size_t at = 0;
         while (have - at >= HEADER && have - at >= HEADER + padded(data_length(in + at))) {
-            handle(in + at, 1);
+            handle(in + at);
             at += HEADER + padded(data_length(in + at));
         }
         memmove(in, in + at, have -= at);
