@@ -23,6 +23,7 @@ from backstores.engine.choice import BackendChoice, make_backend
 
 VIEWS_LIMIT: Final = 1024  # IOV_MAX of Linux: so many views go in one system call
 DEPTH: Final = 128  # operations of one ALU under way: one that hangs must not use up what all share
+NO_FD: Final = -1  # the lane of calls that concern no descriptor yet
 
 Attempt = Callable[[Sequence[memoryview], int], Awaitable[int]]
 
@@ -52,9 +53,19 @@ class Engine:
         Raises:
             UsageError: the path can't be used as asked; nothing has changed.
         """
-        driver = await self._backend.call(-1, open_alu, path, size_bytes=size_bytes, grow=grow, direct=direct)
-        self._lane(driver)
-        return driver
+        opened: list[AluDriver] = []
+
+        def work() -> None:
+            opened.append(open_alu(path, size_bytes=size_bytes, grow=grow, direct=direct))
+
+        try:
+            await self._backend.call(NO_FD, work)
+        except asyncio.CancelledError:
+            for driver in opened:  # nobody else would ever give its lock back
+                driver.close()
+            raise
+        self._lane(opened[0])
+        return opened[0]
 
     async def release(self, driver: AluDriver) -> None:
         """Refuse new operations, wait for those under way, and close the driver. Flushes nothing."""

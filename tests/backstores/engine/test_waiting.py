@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backstores.alu.base import AluError, AluOp
+from backstores.alu.file import open_file
 from backstores.alu.memory import MemoryDriver
 from backstores.engine.choice import BackendChoice, make_backend
 from backstores.engine.engine import DEPTH, Engine
@@ -129,6 +130,33 @@ def test_a_full_lane_holds_nobody_else_up(disk: Path, choice: BackendChoice) -> 
         assert not any(task.done() for task in hanging)
         release.set()
         assert all(await asyncio.gather(*hanging))
+
+    with_engine(choice, scenario)
+
+
+@backends
+def test_a_cancelled_open_gives_the_lock_back(
+    disk: Path, choice: BackendChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R1: an ALU that was opened for nobody is not locked for ever."""
+    path = str(disk / "alu")
+    begun, release = threading.Event(), threading.Event()
+
+    def slowly(path: str, **options: object) -> object:
+        begun.set()
+        release.wait()
+        return open_file(path, size_bytes=1 << 20)
+
+    monkeypatch.setattr("backstores.engine.engine.open_alu", slowly)
+
+    async def scenario(engine: Engine) -> None:
+        task = asyncio.create_task(engine.open(path))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        open_file(path).close()
 
     with_engine(choice, scenario)
 
