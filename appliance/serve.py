@@ -41,6 +41,7 @@ class Options:
     port: int
     database: str | None
     iqn: str | None
+    susid: str | None
     demo: bool
     verbose: bool
 
@@ -68,6 +69,9 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--portal", default=DEFAULT_PORTAL, metavar="ADDRESS:PORT", help=f"default {DEFAULT_PORTAL}")
     parser.add_argument("--database", metavar="URL", help="keep the settings elsewhere, such as postgresql+psycopg://…")
     parser.add_argument("--iqn", help="name of the target node; kept once it is set")
+    parser.add_argument(
+        "--susid", help="be the appliance of this SUSID, after its settings were lost; `alus NAME info` shows an ALU's"
+    )
     parser.add_argument("--demo", action="store_true", help="make a demonstration volume on files in the state folder")
     parser.add_argument("--verbose", action="store_true", help="log every detail")
     found = parser.parse_args(list(argv))
@@ -77,7 +81,7 @@ def parse(argv: Sequence[str]) -> Options:
     except UsageError as error:
         parser.error(str(error))
     state = (default_state(os.environ, os.geteuid()) if found.state is None else found.state).absolute()
-    return Options(state, address, port, found.database, iqn, found.demo, found.verbose)
+    return Options(state, address, port, found.database, iqn, found.susid, found.demo, found.verbose)
 
 
 def parse_target_name(text: str) -> str:
@@ -138,7 +142,7 @@ def _allow_many_files() -> None:
 
 
 async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.Event) -> None:
-    susid, iqn = _identity(store, options.iqn)
+    susid, iqn = _identity(store, options)
     sp = StorageProcessor(engine, store, susid, iqn, options.address, options.port)
     management = Management(store, sp)
     server = ApiServer(Dispatcher(management), options.state)
@@ -157,14 +161,20 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
         await sp.close()
 
 
-def _identity(store: Store, iqn: str | None) -> tuple[str, str]:
-    """Give the SUSID and the target name, made at the first start and kept from then on."""
-    susid = store.value("susid")
-    if susid is None:
-        susid = f"TG-{secrets.token_hex(16)}"
+def _identity(store: Store, options: Options) -> tuple[str, str]:
+    """Give the SUSID and the target name, made at the first start and kept from then on.
+
+    Raises:
+        UsageError: another SUSID was asked for than the one in the settings.
+    """
+    kept = store.value("susid")
+    susid = kept or options.susid or f"TG-{secrets.token_hex(16)}"
+    if options.susid not in (None, susid):
+        raise UsageError(f"susid {options.susid!r}: the settings in {options.state} are of appliance {susid} already")
+    if kept is None:
         store.set_value("susid", susid)
-    kept = store.value("iqn")
-    wanted = iqn or kept or f"{IQN_PREFIX}:{susid[-8:]}"
-    if wanted != kept:
-        store.set_value("iqn", wanted)
-    return susid, wanted
+    named = store.value("iqn")
+    iqn = options.iqn or named or f"{IQN_PREFIX}:{susid[-8:]}"
+    if iqn != named:
+        store.set_value("iqn", iqn)
+    return susid, iqn
