@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from backstores.metadata.bitmap import (
 )
 from backstores.metadata.findings import Problem
 from backstores.metadata.sector import SECTOR_BYTES
-from backstores.objects import MIB
+from backstores.objects import MIB, MirrorObject
 from tests.support.metadata import ALU, OTHER_ALU, mirror, name, partition
 
 STAMP = Stamp(4, 5)
@@ -71,9 +72,7 @@ def test_regions_of_a_new_mirror(size: int, block_bytes: int) -> None:
     assert geometry.span(blocks - 1, 1) == (last, last)
 
 
-def mirror_of(blocks: int, region_blocks: int):  # type: ignore[no-untyped-def]
-    import msgspec
-
+def mirror_of(blocks: int, region_blocks: int) -> MirrorObject:
     return msgspec.structs.replace(mirror(6, [7]), blocks=blocks, region_blocks=region_blocks)
 
 

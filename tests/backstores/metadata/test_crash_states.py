@@ -7,7 +7,7 @@ opens every state that comes out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 import pytest
@@ -26,7 +26,7 @@ FAILED: tuple[AnyObject, ...] = (partition(9, 12),)
 OTHER = "another appliance"
 
 View = tuple[Ownership, str, tuple[AnyObject, ...]]
-Change = Callable[[AluMetadata], Awaitable[None]]
+Change = Callable[[AluMetadata], Coroutine[None, None, None]]
 
 
 def look(image: Image, susid: str = SUSID) -> tuple[AluMetadata, Inspection, RecordingStorage]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -85,7 +87,7 @@ def test_marks_of_a_failed_batch_stay_wanted() -> None:
     batch = regions.next_batch(1)
     assert batch is not None
     regions.failed(batch)
-    assert not regions.mark(1, 1)
+    assert regions.state[1] == CLEAN
     again = settle(regions)
     assert again is not None
     assert again.marks == {1}
@@ -297,7 +299,7 @@ class Mirror(RuleBasedStateMachine):
                 assert merge([loaded], GEOMETRY).dirty == loaded.dirty
 
 
-def _run(step):  # type: ignore[no-untyped-def]
+def _run(step: Coroutine[None, None, None]) -> None:
     """Drive a coroutine of the recording disk, which never waits."""
     try:
         step.send(None)

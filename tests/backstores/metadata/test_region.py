@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from backstores.errors import UsageError
-from backstores.metadata import region
+from backstores.metadata import records, region
 from backstores.metadata.findings import Problem
 from backstores.metadata.label import Label, new_label
 from backstores.metadata.region import BODY_OFFSET, CopyImage, RegionSector, RegionState, commit, recover
@@ -105,7 +105,7 @@ def test_two_copies_of_one_generation_contradict() -> None:
 
 def forged(objects: int = 1, **changes: object) -> CopyImage:
     """Make a first copy whose checksums are right and whose content need not be."""
-    body = region.records.encode(FIRST)
+    body = records.encode(FIRST)
     values = {"body_bytes": len(body), "body_crc": crc32c(body), "objects": objects} | changes
     address = LABEL.regions[0]
     return CopyImage(seal(RegionSector, address=address, alu=to_bytes(ALU), generation=9, **values), body)
@@ -133,7 +133,7 @@ def test_a_forged_header_is_told(copy: CopyImage, problem: Problem) -> None:
 
 
 def test_a_body_is_read_only_as_far_as_its_header_may_say() -> None:
-    assert region.body_length(forged().header, LABEL, 0) == len(region.records.encode(FIRST))
+    assert region.body_length(forged().header, LABEL, 0) == len(records.encode(FIRST))
     assert region.body_length(forged(body_bytes=1 << 40).header, LABEL, 0) == 0
     assert region.body_length(b"", LABEL, 0) == 0
 
@@ -179,7 +179,7 @@ def _offsets(label: Label, steps: list[Step]) -> bool:
 def test_the_largest_body_stays_in_its_copy() -> None:
     label = replace(LABEL, region_bytes=8192)
     objects = [volume(number, 1) for number in range(1, 19)]
-    while len(region.records.encode(objects)) <= 4096:
+    while len(records.encode(objects)) <= 4096:
         objects.append(volume(len(objects) + 1, 1))
     steps, _ = commit(None, objects[:-1], label, 0)
     assert _offsets(label, steps)

@@ -136,15 +136,49 @@ def test_a_failed_commit_leaves_the_old_objects_and_the_next_one_works(steps: in
     assert opened(storage)[0].objects == new
 
 
+class SlowStorage(RecordingStorage):
+    """A disk that lets others run before it answers."""
+
+    async def write(self, offset: int, data: bytes) -> None:
+        await asyncio.sleep(0)
+        await super().write(offset, data)
+
+    async def flush(self) -> None:
+        await asyncio.sleep(0)
+        await super().flush()
+
+
 def test_commits_at_once_come_one_after_the_other() -> None:
-    storage, metadata = claimed()
+    storage = SlowStorage(SIZE)
+    metadata = AluMetadata(storage, SIZE, clock())
 
     async def go() -> None:
+        await metadata.format(SUSID, ALU)
         await asyncio.gather(*(metadata.commit((partition(number, 8),)) for number in range(1, 6)))
 
     asyncio.run(go())
     assert metadata.objects == (partition(5, 8),)
+    assert metadata.generation == 7
     assert opened(storage)[0].objects == metadata.objects
+
+
+def test_a_cancelled_commit_leaves_the_old_objects() -> None:
+    """What a cancelled task had begun is begun again by the next commit."""
+    storage = SlowStorage(SIZE)
+    metadata = AluMetadata(storage, SIZE, clock())
+
+    async def go() -> None:
+        await metadata.format(SUSID, ALU)
+        task = asyncio.ensure_future(metadata.commit((partition(1, 8),)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert metadata.objects == ()
+        await metadata.commit((partition(2, 9),))
+
+    asyncio.run(go())
+    assert opened(storage)[0].objects == metadata.objects == (partition(2, 9),)
 
 
 def test_an_alu_that_has_shrunk_is_damaged() -> None:
