@@ -13,11 +13,6 @@ def after(number: int, steps: int = 1) -> int:
     return number + steps & MASK
 
 
-def precedes(first: int, second: int) -> bool:
-    """Tell whether ``first`` comes before ``second``."""
-    return 0 < (second - first & MASK) < _HALF
-
-
 def distance(first: int, second: int) -> int:
     """Count the steps from ``first`` to ``second``; negative when ``second`` comes before."""
     steps = second - first & MASK

@@ -377,6 +377,7 @@ class TaskTable:
             last = at + length == len(data)
             fields = {"itt": task.itt, "data_sn": pdus, "offset_bytes": at}
             if last and collapsed:
+                self._remove(task)  # first, so that MaxCmdSN counts its place as free
                 sender.reply(DataIn, data[at : at + length], final=1, status_here=1, **fields, **residual)
             else:
                 final = int(last or (at + length) % burst_bytes == 0)
@@ -386,8 +387,8 @@ class TaskTable:
         if not collapsed:
             sense = SenseHeader.build(length=len(response.sense)) + response.sense if response.sense else b""
             fields = {"itt": task.itt, "status": response.status, "exp_data_sn": pdus + task.r2ts}
+            self._remove(task)
             sender.reply(ScsiResponse, sense, **fields, **residual)
-        self._remove(task)
 
 
 def _residual(task: Task, response: Response) -> Mapping[str, int]:
