@@ -1,0 +1,10 @@
+"""What lies on an ALU (R1, R2, R3): label, object region, dirty-region bitmaps. See docs/metadata-format.md.
+
+layout, sector, steps, findings     what all the others speak of
+label, region, records, bitmap      one structure each: build, parse, and which copy counts
+inspection, signatures              what an ALU is to this appliance, by what was read of it
+dirty                               which regions of a running mirror are dirty
+free, merge                         free extents; the system image out of all ALUs
+store                               the only one that does I/O
+document                            makes the description of the format
+"""

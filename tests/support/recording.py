@@ -16,7 +16,7 @@ from backstores.errors import TiergateError
 
 SECTOR = 512
 SUBSETS_OF_A_WRITE = 8  # sectors up to which all subsets are tried
-SAMPLES = 24  # subsets tried of a longer write, besides the regular ones
+SAMPLES = 300  # subsets tried of a longer write, besides the regular ones
 STATES_OF_A_MOMENT = 400  # combinations tried of all writes in flight at one moment
 
 Image = dict[int, bytes]  # sector number to content; what is zero is not there
