@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from backstores.block import Op, Request
 from backstores.scsi import transfers
-from backstores.scsi.limits import Limits
+from backstores.scsi.limits import MAX_COMPARE_BLOCKS, Limits
 from backstores.scsi.model import Response, Status
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
 from backstores.scsi.steps import Exclusive, Steps
@@ -37,7 +37,7 @@ def exact_data(call: Call, length: int) -> memoryview:
     """
     announced = len(call.data) if call.announced_bytes is None else call.announced_bytes
     if len(call.data) != length or announced != length:
-        raise CheckCondition(Condition.INVALID_INFORMATION_UNIT)
+        raise CheckCondition(Condition.INVALID_FIELD_IN_CDB)
     return call.data
 
 
@@ -159,6 +159,8 @@ def prefetch(call: Call, cdb: transfers.AnyPrefetch) -> Response:
 def compare_and_write(call: Call, cdb: transfers.CompareAndWrite) -> Steps:
     """COMPARE AND WRITE (SBC-3 clause 5.2): the first half of the data must be there before the second is."""
     check_range(call, cdb.lba, cdb.blocks)
+    if cdb.blocks > MAX_COMPARE_BLOCKS:
+        raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(13, 7))
     half = cdb.blocks * call.unit.device.block_bytes
     data = exact_data(call, 2 * half)
     if cdb.blocks:

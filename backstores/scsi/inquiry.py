@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from backstores.scsi import cdb as formats
-from backstores.scsi.limits import MAX_COMPARE_BLOCKS, MAX_UNMAP_DESCRIPTORS, Limits
+from backstores.scsi.limits import MAX_COMPARE_BLOCKS, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, Limits
 from backstores.scsi.model import Response
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
 from backstores.scsi.unit import Attachment, Call
@@ -196,7 +196,7 @@ def _block_limits(at: Attachment) -> bytes:
         granularity=min(device.granularity_blocks, BlockLimits.granularity.mask),
         transfer=limits.transfer,
         optimal=min(device.optimal_blocks, limits.transfer),
-        unmap_blocks=limits.unmap,
+        unmap_blocks=MAX_UNMAP_BLOCKS,
         unmap_descriptors=MAX_UNMAP_DESCRIPTORS,
         unmap_granularity=physical,
         write_same_blocks=limits.write_same,

@@ -8,10 +8,10 @@ from typing import Final
 from backstores.device import BlockDevice
 
 MAX_TRANSFER_BYTES: Final = 8 << 20
-MAX_UNMAP_BYTES: Final = 4 << 30
+MAX_UNMAP_BLOCKS: Final = 1 << 20
 MAX_UNMAP_DESCRIPTORS: Final = 256
 MAX_WRITE_SAME_BYTES: Final = 256 << 20
-MAX_COMPARE_BLOCKS: Final = 255  # the field in the CDB has 8 bits
+MAX_COMPARE_BLOCKS: Final = 128
 MAX_STATUS_BLOCKS: Final = 1 << 21
 CHUNK_BYTES: Final = 1 << 20
 """What a long command moves at a time, so that it neither needs much memory nor holds others up."""
@@ -22,7 +22,6 @@ class Limits:
     """The limits in blocks of one device."""
 
     transfer: int
-    unmap: int
     write_same: int
     chunk: int
 
@@ -30,6 +29,4 @@ class Limits:
     def of(cls, device: BlockDevice) -> Limits:
         """Give the limits of a device."""
         size = device.block_bytes
-        return cls(
-            MAX_TRANSFER_BYTES // size, MAX_UNMAP_BYTES // size, MAX_WRITE_SAME_BYTES // size, CHUNK_BYTES // size
-        )
+        return cls(MAX_TRANSFER_BYTES // size, MAX_WRITE_SAME_BYTES // size, CHUNK_BYTES // size)

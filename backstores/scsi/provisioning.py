@@ -6,7 +6,7 @@ from backstores.block import Op, Request
 from backstores.scsi import transfers
 from backstores.scsi.blocks import check_range, exact_data
 from backstores.scsi.cdb import GetLbaStatus, Unmap
-from backstores.scsi.limits import MAX_STATUS_BLOCKS, MAX_UNMAP_DESCRIPTORS, Limits
+from backstores.scsi.limits import MAX_STATUS_BLOCKS, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, Limits
 from backstores.scsi.model import Response
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
 from backstores.scsi.steps import Steps
@@ -49,7 +49,7 @@ def unmap(call: Call, cdb: Unmap) -> Steps:
     ranges = _ranges(call)
     for lba, blocks in ranges:
         check_range(call, lba, blocks)
-    if sum(blocks for _, blocks in ranges) > Limits.of(call.unit.device).unmap:
+    if sum(blocks for _, blocks in ranges) > MAX_UNMAP_BLOCKS:
         raise CheckCondition(Condition.INVALID_FIELD_IN_PARAMETERS)
     for lba, blocks in ranges:
         if blocks:

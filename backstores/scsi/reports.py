@@ -128,7 +128,7 @@ def start_stop(call: Call, cdb: formats.StartStopUnit) -> Response:
         return Response()
     if not unit.removable:
         raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(4, 1))
-    if not cdb.start and any(at.prevents_removal for at in unit.attachments):
+    if any(at.prevents_removal for at in unit.attachments):
         raise CheckCondition(Condition.REMOVAL_PREVENTED)
     if unit.ejected and cdb.start:
         unit.tell_others(call.at, Condition.MEDIUM_MAY_HAVE_CHANGED)

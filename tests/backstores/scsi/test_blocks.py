@@ -81,7 +81,7 @@ def test_zero_blocks_are_good_and_do_nothing(host: Host, device: WatchedDevice, 
 def test_past_the_end(host: Host, device: WatchedDevice, cdb: type[Wire], lba: int, blocks: int) -> None:
     assert host.refused(cdb.build(lba=lba, blocks=blocks), pattern(4)[: BLOCK * blocks]) in (
         Condition.LBA_OUT_OF_RANGE,
-        Condition.INVALID_INFORMATION_UNIT,  # WRITE SAME looks at its data first
+        Condition.INVALID_FIELD_IN_CDB,  # WRITE SAME looks at its data first
     )
     assert device.requests == []
 
@@ -171,7 +171,7 @@ class TestVerify:
     @pytest.mark.parametrize(("byte_check", "length"), [(1, BLOCK), (1, 3 * BLOCK), (3, 2 * BLOCK)])
     def test_of_another_length(self, host: Host, verify: type[Wire], byte_check: int, length: int) -> None:
         cdb = verify.build(lba=0, blocks=2, byte_check=byte_check)
-        assert host.refused(cdb, bytes(length)) is Condition.INVALID_INFORMATION_UNIT
+        assert host.refused(cdb, bytes(length)) is Condition.INVALID_FIELD_IN_CDB
 
     def test_in_a_reserved_way(self, host: Host, verify: type[Wire]) -> None:
         assert host.refused(verify.build(lba=0, blocks=1, byte_check=2)) is Condition.INVALID_FIELD_IN_CDB
@@ -210,12 +210,16 @@ class TestCompareAndWrite:
     @pytest.mark.parametrize("length", [BLOCK, 2 * BLOCK - 1, 4 * BLOCK])
     def test_takes_just_two_halves(self, host: Host, length: int) -> None:
         cdb = t.CompareAndWrite.build(lba=0, blocks=1)
-        assert host.refused(cdb, bytes(length)) is Condition.INVALID_INFORMATION_UNIT
+        assert host.refused(cdb, bytes(length)) is Condition.INVALID_FIELD_IN_CDB
+
+    def test_takes_no_more_than_told(self, host: Host) -> None:
+        cdb = t.CompareAndWrite.build(lba=0, blocks=129)
+        assert host.refused(cdb, bytes(258 * BLOCK)) is Condition.INVALID_FIELD_IN_CDB
 
     def test_sees_that_more_was_announced(self, host: Host) -> None:
         cdb = t.CompareAndWrite.build(lba=0, blocks=1)
         found = host.refused(cdb, bytes(2 * BLOCK), announced=4 * BLOCK)
-        assert found is Condition.INVALID_INFORMATION_UNIT
+        assert found is Condition.INVALID_FIELD_IN_CDB
 
 
 def test_orwrite_sets_bits(host: Host) -> None:

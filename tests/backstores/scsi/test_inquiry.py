@@ -80,7 +80,7 @@ def test_block_limits_come_from_the_device() -> None:
     limits = BlockLimits.parse(page(Host.at(LogicalUnit(device, Identity(WWN))), 0xB0))
     assert (limits.granularity, limits.optimal, limits.transfer) == (128, 256, 16384)
     assert (limits.unmap_granularity, limits.alignment_valid, limits.unmap_alignment) == (8, 1, 0)
-    assert (limits.compare_blocks, limits.no_zero_length) == (255, 1)
+    assert (limits.compare_blocks, limits.no_zero_length) == (128, 1)
 
 
 def test_thin_provisioning_and_no_rotation() -> None:

@@ -96,7 +96,7 @@ def test_more_descriptors_than_told(host: Host) -> None:
 def test_more_blocks_than_told() -> None:
     device = MemoryDevice(8, 512)
     device.blocks = 1 << 40  # refused before anything is touched
-    found = Host.at(LogicalUnit(device, Identity(WWN))).refused(*unmap((0, 1 << 22), (0, 1 << 22), (0, 1)))
+    found = Host.at(LogicalUnit(device, Identity(WWN))).refused(*unmap((0, 1 << 19), (0, 1 << 19), (0, 1)))
     assert found is Condition.INVALID_FIELD_IN_PARAMETERS
 
 
@@ -138,7 +138,7 @@ class TestWriteSame:
     @pytest.mark.parametrize("length", [0, BLOCK // 2, BLOCK * 2])
     def test_takes_just_one_block(self, host: Host, cdb: type[t.WriteSame10], length: int) -> None:
         found = host.refused(cdb.build(lba=0, blocks=1), bytes(length))
-        assert found is Condition.INVALID_INFORMATION_UNIT
+        assert found is Condition.INVALID_FIELD_IN_CDB
 
 
 def test_write_same_without_data(host: Host, device: MemoryDevice) -> None:
