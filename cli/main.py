@@ -150,7 +150,7 @@ def parse_options(words: Sequence[str]) -> Options:
             seen.add(FLAGS[word])
         elif name == "--state":
             folder = text if equals else next(waiting, "")
-            if not folder:
+            if not folder or folder.startswith("--"):
                 raise CommandError("--state needs a folder")
             state = Path(os.path.abspath(os.path.expanduser(folder)))
         elif word.startswith("--"):

@@ -25,6 +25,7 @@ from cli.words import JSON_OPTION, looks_like_path, resolve, split_line
 
 _sigint = signal.getsignal(signal.SIGINT)
 from configshell_fb import ConfigNode, ConfigShell  # noqa: E402
+from configshell_fb.console import Console  # noqa: E402
 
 signal.signal(signal.SIGINT, _sigint)
 
@@ -124,6 +125,7 @@ class Shell(ConfigShell):  # type: ignore[misc]  # configshell has no types
         self._current_node = self._node("cd", path, words)
 
     def _ls(self, path: str, words: list[str]) -> None:
+        Console(stdout=sys.stdout)  # its state is shared; without this it is that of its import
         self._node("ls", path, words).ui_command_ls()
 
     def _node(self, command: str, path: str, words: list[str]) -> ConfigNode:

@@ -17,7 +17,7 @@ from backstores.errors import UsageError
 from cli.main import main
 from tests.appliance.mic.conftest import Site
 from tests.appliance.mic.test_hosts import MUTUAL, SECRET, secret_file
-from tests.support.appliance import running
+from tests.support.management import running
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from appliance.mic.operations import Dispatcher
 from appliance.mic.protocol import LINE_LIMIT, SOCKET_NAME
 from appliance.mic.server import CREDENTIALS, MOST_CONNECTIONS, ApiServer
 from backstores.errors import UsageError
-from tests.support.appliance import running
+from tests.support.management import running
 from tests.support.fake_sp import FakeSp, MemoryStore
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.messages import Exposure
+from appliance.mic.views import TreeNode
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import MirrorObject, StripeObject
 from tests.appliance.mic.conftest import NOW, Site
@@ -123,7 +124,7 @@ def test_the_tree_leads_from_the_volume_to_the_alus(furnished: Site) -> None:
     tree = furnished.do("/volumes/db", "tree")
     lines = []
 
-    def walk(node: object, depth: int = 0) -> None:
+    def walk(node: TreeNode, depth: int = 0) -> None:
         lines.append(
             "  " * depth + node.name.split()[0] + (f" {node.summary.split(',')[0]}" if not node.children else "")
         )
