@@ -175,7 +175,11 @@ def run_shell(client: Client, json: bool) -> int:
         return _run_lines(client, json)
     shell = Shell(client, json)
     sys.stdout.write(WELCOME)
-    shell.run_interactive()
+    while not shell.left:
+        try:
+            shell.run_interactive()
+        except KeyboardInterrupt:  # a second one, while configshell was dealing with the first
+            sys.stdout.write("\n")
     return EXIT_OK
 
 

@@ -172,7 +172,7 @@ class Terminal:
         """Press a key until a text is shown: Python's readline misses a signal just before it waits for a key."""
         while until not in self._shown:
             self.type(key)
-            if select.select([self._handle], [], [], 1)[0]:
+            while until not in self._shown and select.select([self._handle], [], [], 1)[0]:
                 self._shown += os.read(self._handle, 65536).decode()
         self._shown = ""
 

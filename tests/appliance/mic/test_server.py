@@ -21,8 +21,8 @@ from appliance.mic.operations import Dispatcher
 from appliance.mic.protocol import LINE_LIMIT, SOCKET_NAME
 from appliance.mic.server import CREDENTIALS, MOST_CONNECTIONS, ApiServer
 from backstores.errors import UsageError
-from tests.support.management import running
 from tests.support.fake_sp import FakeSp, MemoryStore
+from tests.support.management import running
 
 
 @contextmanager
