@@ -8,6 +8,7 @@ had been begun is undone when a later step fails.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
@@ -34,6 +35,7 @@ class Management:
         self, store: SettingsStore, sp: StorageProcessorPort, clock: Clock = lambda: datetime.now(UTC)
     ) -> None:
         self._state = ManagementState(store, sp, clock)
+        self.started = asyncio.Event()
         self.history: History = History(clock)
         self.alus: Alus = Alus(self._state)
         self.pools: Pools = Pools(self._state)
@@ -44,6 +46,7 @@ class Management:
     async def start(self) -> None:
         """Attach what the settings name, bring the volumes on line, and let the hosts in."""
         await self._state.load()
+        self.started.set()
 
     async def sessions(self) -> tuple[SessionView, ...]:
         """List who is logged in."""

@@ -75,11 +75,12 @@ class Dispatcher:
         self._changes: set[asyncio.Task[object]] = set()
 
     async def run(self, call: Call, progress: ProgressReport) -> object:
-        """Carry a command out and give its result.
+        """Carry a command out and give its result; one that comes early waits until the settings are there.
 
         Raises:
             TiergateError: it was refused, or it failed.
         """
+        await self._management.started.wait()
         if not call.command.changes:
             return await self._carry_out(call, progress)
         task = asyncio.create_task(self._change(call, progress))

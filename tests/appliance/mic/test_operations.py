@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from appliance.messages import AluStatus, SessionStatus
+from appliance.messages import AluStatus, HostDefinition, SessionStatus
 from appliance.mic.commands import bind
 from appliance.mic.management import Management
 from appliance.mic.operations import KEPT_OPERATIONS, Dispatcher
+from appliance.mic.settings import Settings
 from appliance.mic.views import untold
 from backstores.errors import TiergateError
 from tests.appliance.mic.conftest import NOW, Site
@@ -43,6 +44,7 @@ def test_changes_go_one_at_a_time_and_reads_do_not_wait() -> None:
     async def scenario() -> None:
         sp = SlowSp()
         management = Management(MemoryStore(), sp)
+        await management.start()
         dispatcher = Dispatcher(management)
         changes = [asyncio.create_task(dispatcher.run(bind(*attach(n)), untold)) for n in range(3)]
         await sp.attaching.wait()
@@ -62,6 +64,7 @@ def test_a_change_goes_on_when_whoever_asked_has_gone() -> None:
     async def scenario() -> None:
         sp = SlowSp()
         management = Management(MemoryStore(), sp, clock=lambda: NOW)
+        await management.start()
         dispatcher = Dispatcher(management)
         asked = asyncio.create_task(dispatcher.run(bind(*attach(0)), untold))
         await sp.attaching.wait()
@@ -73,6 +76,23 @@ def test_a_change_goes_on_when_whoever_asked_has_gone() -> None:
         (operation,) = await management.history.rows()
         assert (operation.state, operation.message) == ("done", "alu a0 is attached: 1 GiB, owned")
         assert operation.ended == NOW.isoformat()
+
+    asyncio.run(scenario())
+
+
+def test_a_command_that_comes_before_the_settings_waits_for_them() -> None:
+    """It would replace what it has not seen yet."""
+
+    async def scenario() -> None:
+        store = MemoryStore(Settings(hosts=(HostDefinition(name="old", iqn="*"),)))
+        management = Management(store, FakeSp())
+        early = asyncio.create_task(
+            Dispatcher(management).run(bind("/hosts", "create", {"name": "new", "iqn": "iqn.2026-01.a:b"}), untold)
+        )
+        await asyncio.sleep(0)
+        await management.start()
+        await early
+        assert [host.name for host in store.settings.hosts] == ["new", "old"]
 
     asyncio.run(scenario())
 
