@@ -1,0 +1,86 @@
+"""Hostile CDBs and parameter lists: nothing but a status ever comes out of a unit (S3)."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+
+from backstores.device import MemoryDevice
+from backstores.scsi.commands import TABLE
+from backstores.scsi.model import Attribute, Command, Function, Status
+from backstores.scsi.target import Exposed, TargetDevice, TargetNexus
+from backstores.scsi.unit import Identity, LogicalUnit
+from tests.support.scsi import IQN, WWN, wait
+
+INPUTS = int(os.environ.get("TIERGATE_FUZZ", "20000"))
+BLOCKS = 64
+INTERESTING = (0, 1, 2, 4, 6, 8, 16, 24, 32, 63, 64, 65, 127, 128, 255)
+HOSTILE_LUNS = (0, 0, 0, 0, 1 << 48, 0x4000 << 48, 0xC101 << 48, (1 << 64) - 1)
+
+
+def hostile_cdb(chance: random.Random) -> bytes:
+    """Make a CDB: of a known command mostly, with a few bytes of interest, seldom cut short or padded."""
+    if chance.random() < 0.05:
+        return chance.randbytes(chance.randrange(33))
+    known = chance.choice(list(TABLE.values()))
+    cdb = bytearray(known.wire.SIZE)
+    cdb[0] = known.opcode
+    if known.action is not None:
+        cdb[1] = known.action
+    for _ in range(chance.randrange(6)):
+        cdb[chance.randrange(len(cdb))] = chance.choice((*INTERESTING, chance.randrange(256)))
+    cut = chance.randrange(len(cdb)) if chance.random() < 0.02 else 16
+    return bytes(cdb).ljust(16, b"\0")[:cut] if chance.random() < 0.5 else bytes(cdb)[:cut]
+
+
+def hostile_data(chance: random.Random, wanted: int) -> bytes:
+    """Make data: as long as wanted mostly; small numbers here and there make parameter lists plausible."""
+    length = wanted if chance.random() < 0.8 else chance.choice((0, 1, 7, 8, 23, 24, 512, 513))
+    data = bytearray(min(length, 1 << 16))
+    for _ in range(chance.randrange(8) if data else 0):
+        data[chance.randrange(min(len(data), 48))] = chance.choice(INTERESTING)
+    return bytes(data)
+
+
+def make_nexuses(unit: LogicalUnit) -> list[TargetNexus]:
+    """Let three initiator ports in; one of them may only read."""
+    target = TargetDevice(IQN)
+    return [
+        target.open_nexus(f"iqn.x:{name},i,0x1", {0: Exposed(unit, read_only=name == "c")}) for name in ("a", "b", "c")
+    ]
+
+
+async def fuzz(chance: random.Random) -> Counter[Status]:
+    """Send hostile commands, with a task management function or a lost nexus now and then."""
+    device = MemoryDevice(BLOCKS)
+    unit = LogicalUnit(device, Identity(WWN), removable=True)
+    nexuses = make_nexuses(unit)
+    seen: Counter[Status] = Counter()
+    for number in range(INPUTS):
+        nexus = chance.choice(nexuses)
+        lun = chance.choice(HOSTILE_LUNS)
+        cdb = hostile_cdb(chance)
+        data = hostile_data(chance, nexus.data_out_bytes(lun, cdb))
+        response = await nexus.execute(lun, Command(cdb, memoryview(data), chance.choice(list(Attribute)), number))
+        assert response is not None
+        assert (response.status is Status.CHECK_CONDITION) == bool(response.sense)
+        seen[response.status] += 1
+        if number % 97 == 0:
+            await nexus.manage(chance.choice(list(Function)), lun, number)
+        if number % 997 == 0:
+            for open_nexus in nexuses:
+                open_nexus.close()
+            nexuses = make_nexuses(unit)
+    assert len(device.content) == BLOCKS * 512
+    assert len(unit.tasks) == 0
+    return seen
+
+
+def test_no_input_gets_through() -> None:
+    """S3: whatever a host sends ends in a status; the fuzz reaches all of the ways to end."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # pytest shows it where the test fails
+    seen = wait(fuzz(random.Random(seed)))
+    assert sum(seen.values()) == INPUTS
+    assert {Status.GOOD, Status.CHECK_CONDITION} <= seen.keys()
