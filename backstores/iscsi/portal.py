@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final
@@ -77,7 +78,9 @@ class Portal:
                 lambda: ConnectionProtocol(self, self._receive_buffer), address, port, backlog=BACKLOG
             )
         except OSError as error:
-            raise UsageError(f"can't listen on {address} port {port}: {error.strerror}") from error
+            # asyncio words the system's errors anew; a resolver's have numbers of their own, below zero.
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise UsageError(f"can't listen on {address} port {port}: {reason}") from error
         self._timer = loop.call_later(TICK_S, self._tick)
 
     @property

@@ -35,6 +35,7 @@ class TaskState(enum.Enum):
     REPLYING = enum.auto()
 
 
+MAX_RESIDUAL_BYTES: Final = ScsiResponse.residual_bytes.mask  # a 16-byte CDB can ask for more
 UNSTARTED: Final = frozenset({TaskState.RECEIVING, TaskState.READY})
 _ATTRIBUTES: Final = frozenset(Attribute)
 
@@ -328,10 +329,11 @@ class TaskTable:
 
     def drop_unstarted(self, matches: Callable[[Task], bool]) -> None:
         """Abort tasks that the SCSI layer does not have yet; nothing is answered."""
-        for task in tuple(self._unstarted.values()):
-            if matches(task):
-                self._leave_unstarted(task)
-                self._remove(task)
+        doomed = [task for task in self._unstarted.values() if matches(task)]
+        for task in doomed:  # all of them first: the room that one leaves must not start another
+            self._leave_unstarted(task)
+        for task in doomed:
+            self._remove(task)
         self._start_ready()
 
     def completed(self, task: Task, response: Response | None) -> None:
@@ -396,5 +398,5 @@ def _residual(task: Task, response: Response) -> Mapping[str, int]:
     moved_bytes = len(response.data_in) if task.reads or not task.asked_bytes else task.asked_bytes
     surplus_bytes = moved_bytes - task.expected_bytes
     if surplus_bytes > 0:
-        return {"overflow": 1, "residual_bytes": surplus_bytes}
+        return {"overflow": 1, "residual_bytes": min(surplus_bytes, MAX_RESIDUAL_BYTES)}
     return {"underflow": 1, "residual_bytes": -surplus_bytes} if surplus_bytes else {}

@@ -110,6 +110,7 @@ class CoreChannel:
     ) -> None:
         self.hold = hold
         self.running: list[Task] = []
+        self.begun = 0
         self.functions: list[Manage] = []
         self.closed = ""
         self.sent = bytearray()
@@ -152,10 +153,10 @@ class CoreChannel:
         for effect in effects:
             match effect:
                 case Execute(task) if self.hold:
+                    self._begin(task)
                     self.running.append(task)
-                    self.core.begun(task)
                 case Execute(task):
-                    self.core.begun(task)
+                    self._begin(task)
                     self.finish(task, run_now(self._nexus().execute(task.lun, task.command())))
                 case Manage() if self.hold:
                     self.functions.append(effect)
@@ -166,6 +167,10 @@ class CoreChannel:
         if some:
             self.settle()
         return some
+
+    def _begin(self, task: Task) -> None:
+        self.begun += 1
+        self.core.begun(task)
 
     def _nexus(self) -> Any:
         assert self.core.session is not None

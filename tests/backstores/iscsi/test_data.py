@@ -236,6 +236,13 @@ def test_write_residuals(expected: int, overflow: int, underflow: int, immediate
     assert device_of(channel).content[:512] == b"w" * written + PATTERN[written:512]
 
 
+def test_a_residual_fits_its_field() -> None:
+    """A CDB can ask for more than 2^32 bytes."""
+    client, _ = logged_in()
+    itt = client.send(ScsiCommand, write=1, expected_bytes=0, cdb=write16(0, 0xFFFFFFFF))
+    assert client.finish(itt).overflow == 0xFFFFFFFF
+
+
 def test_a_failed_read_moves_nothing() -> None:
     client, _ = logged_in()
     result = client.command(read10(1 << 30, 1), read=512)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backstores.iscsi.access import Account
+from backstores.iscsi.limits import CONNECTION_BYTES
 from backstores.iscsi.pdu import (
     NO_TAG,
     DataOut,
@@ -22,7 +23,7 @@ from backstores.iscsi.pdu import (
 )
 from backstores.iscsi.session import SessionRegistry
 from backstores.scsi.model import Function, FunctionResponse, Response
-from tests.support.iscsi_client import Client, CoreChannel, connect, read10, write10
+from tests.support.iscsi_client import Client, CoreChannel, connect, read10, write10, write16
 from tests.support.iscsi_twins import INITIATOR, TARGET, MemoryAccess
 
 LUN_1 = 1 << 48
@@ -120,6 +121,19 @@ def test_sets_and_resets_take_the_tasks_that_wait_for_data(function: Function, l
     assert channel.core._full is not None
     assert channel.core._full.tasks is not None
     assert len(channel.core._full.tasks) == left
+
+
+def test_an_aborted_task_makes_no_room_for_one_that_is_aborted_with_it() -> None:
+    client, channel, _ = logged_in(hold=True)
+    half = CONNECTION_BYTES // 2
+    cdb = write16(0, half // 512)
+    tags = [client.send(ScsiCommand, write=1, expected_bytes=half, cdb=cdb) for _ in range(4)]
+    assert [client.expect(R2t).itt for _ in range(2)] == tags[:2]
+    manage(client, Function.LOGICAL_UNIT_RESET)
+    assert client.silent()
+    assert channel.core._full is not None
+    assert channel.core._full.tasks is not None
+    assert len(channel.core._full.tasks) == 0
 
 
 def test_an_answer_that_was_ready_goes_before_the_functions() -> None:
