@@ -150,6 +150,10 @@ BAD_DOCUMENTS = [
     ("tiergate: 1\nexposures: [{host: web1, volume: v9}]", "names volume 'v9'"),
     ("tiergate: 1\nexposures: [{host: h9, volume: db}]", "names host 'h9'"),
     ("tiergate: 1\nexposures: [{host: web1, volume: db, lun: 300}]", "exposure of db: lun: '300'"),
+    (
+        "tiergate: 1\nvolumes: [{name: v, size: 1M, layout: linear}]\nexposures: [{host: web1, volume: v, lun: 0}]",
+        "lun 0 of host web1 is volume db's and volume v's",
+    ),
     ("tiergate: 1\nalus: [{name: a0, path: /other}]", "alu a0 has path /x/a0.img, the file says /other"),
     ("tiergate: 1\nalus: [{name: a0, path: /x/a0.img, size: 2G}]", "alu a0 has size 1073741824"),
     ("tiergate: 1\nvolumes: [{name: db, size: 1M, layout: stripe-mirror}]", "volume db has 256M, the file says 1M"),
