@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from backstores.alu import space
 from backstores.alu.base import AluDriver, AluOp, Backend, ByteRun, Kind, Transfers, never_now
-from backstores.alu.now import DIRTY_BYTES, page_cache
+from backstores.alu.now import dirty_budget, page_cache
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ class DescriptorDriver(AluDriver):
         physical_bytes: int,
         direct: bool,
         holes: bool,
-        dirty_bytes: int = DIRTY_BYTES,
     ) -> None:
         self.path = path
         self.kind = kind
@@ -44,7 +43,7 @@ class DescriptorDriver(AluDriver):
         self.start_writeback: Callable[[], bool] = lambda: False  # until an engine takes the driver on
         self._retire: Callable[[], None] = lambda: None
         if not direct:
-            now = page_cache(fd, lambda: self.start_writeback(), dirty_bytes)
+            now = page_cache(fd, lambda: self.start_writeback(), dirty_budget())
             self.read_now, self.write_now, self._retire = now
 
     def transfers(self, backend: Backend) -> Transfers:

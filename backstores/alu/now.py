@@ -10,8 +10,8 @@ buffered write (XFS and btrfs do), so writes go by what is known of the page cac
 - whole pages are copied into the cache without reading anything;
 - part of a page needs the page: it goes inline only if a read of one byte shows that the page is cached;
 - the kernel makes a writer wait when too many pages are dirty. A budget stays below that: after
-  ``DIRTY_BYTES`` a write-back is started and as much is granted again; when that is spent and the write-back
-  still runs, writes take the waiting way until it has ended.
+  ``dirty_budget`` bytes a write-back is started and as much is granted again; when that is spent and the
+  write-back still runs, writes take the waiting way until it has ended.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from backstores.alu.base import PAGE_BYTES, never_now
 
-DIRTY_BYTES: Final = 64 << 20
+LEAST_BUDGET_BYTES: Final = 16 << 20
+BUDGETS: Final = 8  # so many fit below the dirty bytes at which the kernel itself starts to write back
 _IN_PAGE: Final = PAGE_BYTES - 1
 _MEMORY_FILE_SYSTEMS: Final = frozenset({0x01021994, 0x858458F6})  # statfs(2): TMPFS_MAGIC, RAMFS_MAGIC
 _STATFS_LONGS: Final = 32  # room for struct statfs (120 bytes on 64-bit Linux); its first long is the type
@@ -43,7 +45,16 @@ class Now(NamedTuple):
     retire: Callable[[], None]
 
 
-def page_cache(fd: int, start_writeback: Callable[[], bool], dirty_bytes: int = DIRTY_BYTES) -> Now:
+def dirty_budget() -> int:
+    """Say how many bytes one file may make dirty before it is written back: a part of what the kernel bears."""
+    limits = Path("/proc/sys/vm")
+    bytes_set = int((limits / "dirty_background_bytes").read_text())
+    percent = int((limits / "dirty_background_ratio").read_text())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(LEAST_BUDGET_BYTES, (bytes_set or memory * percent // 100) // BUDGETS)
+
+
+def page_cache(fd: int, start_writeback: Callable[[], bool], dirty_bytes: int) -> Now:
     """Make the callables for a buffered file or block device.
 
     ``start_writeback`` is called each time ``dirty_bytes`` were written; it answers False while an earlier

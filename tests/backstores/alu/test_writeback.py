@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from backstores.alu import space
+from backstores.alu import descriptor, space
 from backstores.alu.base import AluError, AluOp
 from backstores.alu.descriptor import DescriptorDriver
 from backstores.alu.file import open_file
-from backstores.alu.now import DIRTY_BYTES
 from backstores.engine.choice import BackendChoice
 from backstores.engine.engine import Engine
 from tests.support.engines import BACKENDS, loop_device, mounted, view, with_engine
 
 backends = pytest.mark.parametrize("choice", BACKENDS)
 CHUNK = 8 << 20
+DIRTY_BYTES = 64 << 20
 
 
 def spend_budget(driver: DescriptorDriver, content: memoryview) -> int:
@@ -44,6 +44,11 @@ class HeldWriteback:
 
     def let_go(self) -> None:
         self._go_on.set()
+
+
+@pytest.fixture(autouse=True)
+def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptor, "dirty_budget", lambda: DIRTY_BYTES)
 
 
 @pytest.fixture
