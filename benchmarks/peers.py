@@ -82,7 +82,7 @@ def tgt(folder: Path, size_bytes: int) -> Iterator[Endpoint]:
         with locked_in_memory([path]):
             yield Endpoint("tgt, one file", port, target, 1, process.pid)
     finally:
-        process.terminate()
+        process.kill()  # with a target defined, it does not hear SIGTERM
         process.wait()
 
 
