@@ -30,6 +30,7 @@ if [[ $target != run ]]; then
     need e2fsprogs command -v mke2fs
     need util-linux command -v losetup
     need mount command -v mount
+    need postgresql compgen -G "/usr/lib/postgresql/*/bin/initdb"
 fi
 if [[ $target == bench ]]; then
     need tgt command -v tgtd

@@ -252,7 +252,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("/hosts/NAME", "clear-chap", "let this host log in without CHAP", lambda m: m.hosts.clear_chap),
     Command("/hosts/NAME", "delete", "forget this host", lambda m: m.hosts.delete, (_FORCE,)),
     _reading("/sessions", "list", "list who is logged in", lambda m: m.sessions, View.TABLE),
-    _reading("/sps", "list", "tell how the storage processors are", lambda m: m.sps, View.TABLE),
+    _reading("/sps", "status", "tell how the storage processors are", lambda m: m.sps, View.TABLE),
     _reading("/operations", "list", "tell how the latest changes ended", lambda m: m.history.rows, View.TABLE),
 )
 

@@ -179,7 +179,7 @@ def test_an_interrupt_ends_the_command_and_tells_where_to_look(tmp_path: Path) -
     with socket.socket(socket.AF_UNIX) as mute:  # an appliance that takes its time
         mute.bind(str(tmp_path / "tiergate.sock"))
         mute.listen()
-        command = [*TIERGATE, "--state", str(tmp_path), "/sps", "list"]
+        command = [*TIERGATE, "--state", str(tmp_path), "/sps", "status"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             connection, _ = mute.accept()
             assert b"/sps" in connection.recv(4096)
@@ -194,7 +194,7 @@ def test_an_appliance_that_dies_in_the_middle_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dying:
         dying.bind(str(tmp_path / "tiergate.sock"))
         dying.listen()
-        command = [*TIERGATE, "--state", str(tmp_path), "/sps", "list"]
+        command = [*TIERGATE, "--state", str(tmp_path), "/sps", "status"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             connection, _ = dying.accept()
             connection.close()

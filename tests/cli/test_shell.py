@@ -121,13 +121,13 @@ def test_the_tree_is_fresh_whoever_changed_it(shell: Shell, tmp_path: Path, caps
 def test_a_shell_survives_its_appliance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(tmp_path) as sp:
         shell = Shell(Client(tmp_path), json=False)
-        shell.run_cmdline("/sps list")
-    shell.run_cmdline("/sps list")
+        shell.run_cmdline("/sps status")
+    shell.run_cmdline("/sps status")
     assert "ended before it answered" in capsys.readouterr().err
-    shell.run_cmdline("/sps list")
+    shell.run_cmdline("/sps status")
     assert "no appliance runs in" in capsys.readouterr().err
     with running(tmp_path, sp=sp):
-        shell.run_cmdline("/sps list")
+        shell.run_cmdline("/sps status")
         assert capsys.readouterr().err == ""
 
 

@@ -48,7 +48,7 @@ def portal(running: Appliance) -> str:
 
 
 def iqn(running: Appliance) -> str:
-    return str(running.say("/sps", "list")[0]["target"])
+    return str(running.say("/sps", "status")[0]["target"])
 
 
 def test_each_host_sees_its_own_volume_and_no_other(running: Appliance) -> None:

@@ -97,7 +97,7 @@ def test_volumes_are_found_again_when_the_database_is_lost(tmp_path: Path, image
     """R3: the definitions of volumes live on the ALUs; only hosts and names have to be said again."""
     with appliance(tmp_path / "a") as running:
         write_image(image, running.make_volume("v"))
-        susid = running.say("/sps", "list")[0]["susid"]
+        susid = running.say("/sps", "status")[0]["susid"]
         running.stop()
         for path in running.state.glob("tiergate.db*"):
             path.unlink()

@@ -88,7 +88,7 @@ def test_a_bad_line_is_answered_and_the_next_one_is_heard(
     tmp_path: Path, line: bytes | dict[str, Any], kind: str, named: str
 ) -> None:
     with running(tmp_path):
-        refused, answered = talk(tmp_path, line, request("/sps", "list"))
+        refused, answered = talk(tmp_path, line, request("/sps", "status"))
     assert refused["error"]["kind"] == kind
     assert named in refused["error"]["message"]
     assert "\n" not in refused["error"]["message"]
@@ -151,9 +151,9 @@ def test_more_connections_than_the_limit_are_refused(tmp_path: Path) -> None:
         held = [socket.socket(socket.AF_UNIX) for _ in range(MOST_CONNECTIONS)]
         for peer in held:
             peer.connect(str(tmp_path / SOCKET_NAME))
-            peer.sendall(json.dumps(request("/sps", "list")).encode() + b"\n")
+            peer.sendall(json.dumps(request("/sps", "status")).encode() + b"\n")
             assert b"ok" in peer.recv(4096)
-        (refused,) = talk(tmp_path, request("/sps", "list"))
+        (refused,) = talk(tmp_path, request("/sps", "status"))
         assert refused["error"]["message"] == f"{MOST_CONNECTIONS} connections are open already"
         for peer in held:
             peer.close()
@@ -164,7 +164,7 @@ def test_a_dead_appliances_socket_is_replaced(tmp_path: Path) -> None:
     dead.bind(str(tmp_path / SOCKET_NAME))
     dead.close()
     with running(tmp_path):
-        assert "ok" in talk(tmp_path, request("/sps", "list"))[0]
+        assert "ok" in talk(tmp_path, request("/sps", "status"))[0]
     assert not (tmp_path / SOCKET_NAME).exists()
 
 
@@ -173,7 +173,7 @@ def test_a_second_appliance_in_one_state_folder_is_refused_and_the_first_goes_on
         second = ApiServer(Dispatcher(Management(MemoryStore(), FakeSp())), tmp_path)
         with pytest.raises(UsageError, match=rf"an appliance runs in .* already \(process {os.getpid()}\)"):
             asyncio.run(second.start())
-        assert "ok" in talk(tmp_path, request("/sps", "list"))[0]
+        assert "ok" in talk(tmp_path, request("/sps", "status"))[0]
 
 
 def test_a_state_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
