@@ -7,21 +7,12 @@ SUPPORTED OPERATION CODES tells. Group numbers and the control byte's vendor bit
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
 from backstores.wire import Bits, Wire
 
-CDB_LENGTHS: Final = (6, 10, 10, 0, 16, 12, 0, 0)
-"""By the group code: the upper 3 bits of the operation code (SPC-4 table 19). 0: none of ours."""
-
 AnyCdb = TypeVar("AnyCdb", bound=Wire)
-
-
-class Opcode(Wire, size=1):
-    """The first byte of each CDB."""
-
-    group = Bits(byte=0, msb=7, width=3)
 
 
 class ServiceAction(Wire, size=2):

@@ -7,7 +7,7 @@ SUPPORTED OPERATION CODES all derive from the row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from backstores.scsi import blocks, inquiry, mode_commands, opcodes, persistent, provisioning, reports
 from backstores.scsi import cdb as formats
@@ -18,8 +18,11 @@ from backstores.scsi.opcodes import Definition
 from backstores.scsi.persistent import In, Out
 from backstores.scsi.reservations import Access
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
+from backstores.scsi.steps import Steps
 from backstores.scsi.unit import Call, Needs
 from backstores.wire import Wire
+
+W = TypeVar("W", bound=Wire)
 
 SLOW_S: Final = 120
 """For commands that may have to wait for all that was written before."""
@@ -29,12 +32,32 @@ def _supported_opcodes(call: Call, cdb: formats.ReportSupportedOpcodes) -> Respo
     return opcodes.report(TABLE, cdb)
 
 
-def _parameters(cdb: Any, block_bytes: int) -> int:
-    return int(cdb.parameter_bytes)
+class HasParameters(Protocol):
+    """A CDB that announces a parameter list."""
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Its length."""
 
 
-def _blocks(cdb: Any, block_bytes: int) -> int:
-    return int(cdb.blocks) * block_bytes
+class HasBlocks(Protocol):
+    """A CDB that announces blocks of data."""
+
+    @property
+    def blocks(self) -> int:
+        """How many."""
+
+
+def _nothing(cdb: Wire, block_bytes: int) -> int:
+    return 0
+
+
+def _parameters(cdb: HasParameters, block_bytes: int) -> int:
+    return cdb.parameter_bytes
+
+
+def _blocks(cdb: HasBlocks, block_bytes: int) -> int:
+    return cdb.blocks * block_bytes
 
 
 def _blocks6(cdb: t.Write6, block_bytes: int) -> int:
@@ -66,24 +89,31 @@ def _of_prevent(cdb: formats.PreventAllow) -> Access:
     return Access.WRITE if cdb.prevent else Access.ALWAYS
 
 
-def _reader(wire: type[Wire], run: Callable[[Call, Any], Any], **more: Any) -> Definition[Any]:
-    return Definition(wire, run, Access.READ, needs=Needs.MEDIUM, **more)
+def _reader(
+    wire: type[W], run: Callable[[Call, W], Response | Steps], data_out: Callable[[W, int], int] = _nothing
+) -> Definition[W]:
+    return Definition(wire, run, Access.READ, needs=Needs.MEDIUM, data_out=data_out)
 
 
 def _writer(
-    wire: type[Wire], run: Callable[[Call, Any], Any], data_out: Callable[[Any, int], int] = _blocks
-) -> Definition[Any]:
+    wire: type[W], run: Callable[[Call, W], Response | Steps], data_out: Callable[[W, int], int]
+) -> Definition[W]:
     return Definition(wire, run, Access.WRITE, needs=Needs.WRITABLE_MEDIUM, data_out=data_out)
 
 
-def _reserve_in(action: In, run: Callable[[Call, formats.PersistentReserveIn], Any]) -> Definition[Any]:
+def _reserve_in(
+    action: In, run: Callable[[Call, formats.PersistentReserveIn], Response]
+) -> Definition[formats.PersistentReserveIn]:
     return Definition(formats.PersistentReserveIn, run, Access.PERSISTENT, service_action=action)
 
 
-def _reserve_out(action: Out, run: Callable[[Call, formats.PersistentReserveOut], Any]) -> Definition[Any]:
+def _reserve_out(
+    action: Out, run: Callable[[Call, formats.PersistentReserveOut], Steps]
+) -> Definition[formats.PersistentReserveOut]:
     return Definition(formats.PersistentReserveOut, run, Access.PERSISTENT, service_action=action, data_out=_parameters)
 
 
+# Each row is checked against its own CDB format; what they have in common has no type of its own.
 _DEFINITIONS: Final[tuple[Definition[Any], ...]] = (
     # What a unit says of itself
     Definition(formats.TestUnitReady, reports.test_unit_ready, Access.PERSISTENT, needs=Needs.MEDIUM),
@@ -118,19 +148,19 @@ _DEFINITIONS: Final[tuple[Definition[Any], ...]] = (
     _reader(t.Read12, blocks.read),
     _reader(t.Read16, blocks.read),
     _writer(t.Write6, blocks.write6, _blocks6),
-    _writer(t.Write10, blocks.write),
-    _writer(t.Write12, blocks.write),
-    _writer(t.Write16, blocks.write),
-    _writer(t.WriteVerify10, blocks.write_verify),
-    _writer(t.WriteVerify12, blocks.write_verify),
-    _writer(t.WriteVerify16, blocks.write_verify),
-    _reader(t.Verify10, blocks.verify, data_out=_compared),
-    _reader(t.Verify12, blocks.verify, data_out=_compared),
-    _reader(t.Verify16, blocks.verify, data_out=_compared),
+    _writer(t.Write10, blocks.write, _blocks),
+    _writer(t.Write12, blocks.write, _blocks),
+    _writer(t.Write16, blocks.write, _blocks),
+    _writer(t.WriteVerify10, blocks.write_verify, _blocks),
+    _writer(t.WriteVerify12, blocks.write_verify, _blocks),
+    _writer(t.WriteVerify16, blocks.write_verify, _blocks),
+    _reader(t.Verify10, blocks.verify, _compared),
+    _reader(t.Verify12, blocks.verify, _compared),
+    _reader(t.Verify16, blocks.verify, _compared),
     _reader(t.Prefetch10, blocks.prefetch),
     _reader(t.Prefetch16, blocks.prefetch),
     _writer(t.CompareAndWrite, blocks.compare_and_write, _two_halves),
-    _writer(t.Orwrite, blocks.orwrite),
+    _writer(t.Orwrite, blocks.orwrite, _blocks),
     Definition(t.SynchronizeCache10, blocks.synchronize_cache, Access.WRITE, needs=Needs.MEDIUM, timeout_s=SLOW_S),
     Definition(t.SynchronizeCache16, blocks.synchronize_cache, Access.WRITE, needs=Needs.MEDIUM, timeout_s=SLOW_S),
     # Thin provisioning

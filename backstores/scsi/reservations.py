@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from backstores.errors import CorruptError
 from backstores.scsi.sense import CheckCondition, Condition
 from backstores.scsi.store import NexusName, Registration, UnitState
 
@@ -93,9 +94,18 @@ class Reservations:
 
     @classmethod
     def restored(cls, state: UnitState) -> Reservations:
-        """Come back after a restart (APTPL). PRGENERATION begins anew, as SPC-4 clause 5.12.6.2 says."""
+        """Come back after a restart (APTPL). PRGENERATION begins anew, as SPC-4 clause 5.12.6.2 says.
+
+        Raises:
+            CorruptError: what was stored is no state that a unit can be in.
+        """
         keys = {registration.nexus: registration.key for registration in state.registrations}
+        if state.reservation_type not in (0, *ReservationType):
+            raise CorruptError(f"reservation type {state.reservation_type} is none of SPC-4")
         type_ = ReservationType(state.reservation_type) if state.reservation_type else None
+        one_holder = type_ is not None and not type_.all_registrants
+        if (state.holder in keys) is not one_holder or (type_ is not None and not keys):
+            raise CorruptError(f"holder {state.holder} does not fit a reservation of type {state.reservation_type}")
         return cls(keys, type_, state.holder, persistent=bool(keys))
 
     @property

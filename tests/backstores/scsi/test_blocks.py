@@ -10,7 +10,10 @@ import pytest
 from backstores.block import Op, Request, Run
 from backstores.device import MemoryDevice
 from backstores.scsi import transfers as t
+from backstores.scsi.cdb import ModeSelect6
+from backstores.scsi.mode_commands import Header6
 from backstores.scsi.model import Status
+from backstores.scsi.modes import CachingPage
 from backstores.scsi.sense import Condition, FixedSense
 from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.wire import Wire
@@ -114,6 +117,15 @@ def test_fua_reaches_the_device(host: Host, device: WatchedDevice, cdb: type[Wir
     assert not device.requests[-1].fua
 
 
+@pytest.mark.parametrize("cdb", [t.Write6, t.Write10, t.WriteSame16, t.Orwrite, t.CompareAndWrite])
+def test_without_write_cache_all_writes_are_durable(host: Host, device: WatchedDevice, cdb: type[Wire]) -> None:
+    """SBC-3 clause 6.5.5: WCE of zero."""
+    page = Header6.build() + CachingPage.build(write_cache=0)
+    host.good(ModeSelect6.build(page_format=1, parameter_bytes=len(page)), page)
+    host.good(cdb.build(lba=0, blocks=1), bytes(2 * BLOCK) if cdb is t.CompareAndWrite else pattern(1))
+    assert device.requests[-1].fua
+
+
 def test_write_and_verify_is_durable_before_it_reads(host: Host, device: WatchedDevice) -> None:
     host.good(t.WriteVerify10.build(lba=0, blocks=2, byte_check=1), pattern(2))
     assert [(request.op, request.fua) for request in device.requests] == [(Op.WRITE, True), (Op.READ, False)]
@@ -184,6 +196,9 @@ def test_verify_reads_a_large_range_in_chunks() -> None:
     host = Host.at(LogicalUnit(device, Identity(WWN)))
     host.good(t.Verify16.build(lba=1, blocks=8191))
     assert [request.blocks for request in device.requests] == [2048, 2048, 2048, 2047]
+    host.good(t.Write16.build(lba=5000, blocks=1), b"x" * BLOCK)
+    response = host.send(t.Verify16.build(lba=1, blocks=8191, byte_check=1), bytes(8191 * BLOCK))
+    assert FixedSense.parse(response.sense).information == 4999 * BLOCK
 
 
 class TestCompareAndWrite:

@@ -6,6 +6,7 @@ import pytest
 
 from backstores.scsi.cdb import ModeSelect6, ModeSelect10, ModeSense6, ModeSense10
 from backstores.scsi.mode_commands import Header6, Header10, LongDescriptor, ShortDescriptor
+from backstores.scsi.model import Function
 from backstores.scsi.modes import CachingPage, ControlPage, PageControl
 from backstores.scsi.sense import Condition
 from backstores.scsi.store import MemoryStore
@@ -169,6 +170,17 @@ def test_saved_pages_outlive_a_restart() -> None:
     select(host, caching(0), save=True)
     select(host, control(write_protect=1))
     host = Host.at(memory_unit(store=store))
+    assert not CachingPage.parse(current(host, 8)).write_cache
+    assert not ControlPage.parse(current(host, 10)).write_protect
+
+
+def test_a_reset_brings_the_saved_pages_back() -> None:
+    """SAM-5 clause 6.3.3."""
+    host = Host.at(memory_unit())
+    select(host, caching(0), save=True)
+    select(host, control(write_protect=1))
+    host.manage(Function.LOGICAL_UNIT_RESET)
+    host.hear()
     assert not CachingPage.parse(current(host, 8)).write_cache
     assert not ControlPage.parse(current(host, 10)).write_protect
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from backstores.errors import CorruptError
 from backstores.scsi.cdb import PersistentReserveIn, PersistentReserveOut
 from backstores.scsi.model import Status
 from backstores.scsi.persistent import (
@@ -21,12 +22,12 @@ from backstores.scsi.persistent import (
 from backstores.scsi.reservations import MAX_REGISTRATIONS
 from backstores.scsi.reservations import ReservationType as Type
 from backstores.scsi.sense import Condition
-from backstores.scsi.store import MemoryStore, StoreFailed, UnitState
+from backstores.scsi.store import MemoryStore, NexusName, Registration, StoreFailed, UnitState
 from backstores.scsi.target import Exposed, TargetDevice
 from backstores.scsi.transfers import Write10
 from backstores.wwn import Wwn
 from tests.support.reservations import generation, keys, out, out_command, read_in, register, reservation
-from tests.support.scsi import BLOCK, IQN, Host, condition, memory_unit
+from tests.support.scsi import BLOCK, IQN, WWN, Host, condition, memory_unit
 
 GONE = (Condition.REGISTRATIONS_PREEMPTED, Condition.RESERVATIONS_RELEASED, Condition.RESERVATIONS_PREEMPTED)
 ONE, TWO, THREE = 0x1111, 0x2222, 0x3333
@@ -140,6 +141,12 @@ class TestPreempt:
         assert keys(two) == [TWO, THREE]
         assert one.hear() == [Condition.REGISTRATIONS_PREEMPTED]
         assert three.hear() == [Condition.RESERVATIONS_RELEASED]  # for the type is another one
+
+    def test_with_the_same_type_takes_nothing_from_third_ones(self) -> None:
+        one, two, three = hosts()
+        out(one, Out.RESERVE, ONE, type_=Type.WRITE_EXCLUSIVE)
+        assert out(two, Out.PREEMPT, TWO, ONE, Type.WRITE_EXCLUSIVE) is Status.GOOD
+        assert three.hear() == []
 
     def test_of_another_registrant(self) -> None:
         one, two, three = hosts()
@@ -308,6 +315,13 @@ class TestPersistence:
         again.good(Write10.build(blocks=1), bytes(BLOCK))
         assert other.status(Write10.build(blocks=1), bytes(BLOCK)) is Status.RESERVATION_CONFLICT
 
+    def test_and_goes_on_being_kept(self) -> None:
+        store = MemoryStore()
+        hosts(store, persist=True)
+        again = Host.at(memory_unit(store=store), "a")
+        out(again, Out.RESERVE, ONE, type_=Type.EXCLUSIVE_ACCESS)
+        assert reservation(Host.at(memory_unit(store=store), "a")) == (ONE, Type.EXCLUSIVE_ACCESS)
+
     def test_without_it_nothing_does(self) -> None:
         store = MemoryStore()
         one, *_ = hosts(store, persist=True)
@@ -330,6 +344,27 @@ class TestPersistence:
         response = host.send(*out_command(Out.REGISTER, 0, ONE, persist=True))
         assert condition(response) is Condition.INTERNAL_TARGET_FAILURE
         assert keys(host) == []
+
+    @pytest.mark.parametrize(
+        "state",
+        [
+            UnitState(reservation_type=2),
+            UnitState(reservation_type=1),
+            UnitState(reservation_type=7),
+            UnitState(registrations=(Registration(NexusName("a", 1), ONE),), reservation_type=1),
+            UnitState(
+                registrations=(Registration(NexusName("a", 1), ONE),),
+                reservation_type=7,
+                holder=NexusName("a", 1),
+            ),
+        ],
+        ids=["no such type", "nobody holds it", "nobody registered", "no holder", "a holder of an all-registrants one"],
+    )
+    def test_a_state_that_can_not_be_is_refused(self, state: UnitState) -> None:
+        store = MemoryStore()
+        store.states[WWN] = state
+        with pytest.raises(CorruptError):
+            memory_unit(store=store)
 
     def test_a_host_that_goes_meanwhile_tears_nothing_apart(self) -> None:
         """A connection that breaks during the save leaves memory and store saying the same."""

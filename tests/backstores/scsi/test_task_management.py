@@ -16,8 +16,10 @@ from backstores.scsi.model import Attribute, Function, FunctionResponse, Respons
 from backstores.scsi.persistent import Out
 from backstores.scsi.reservations import ReservationType
 from backstores.scsi.sense import Condition
+from backstores.scsi.store import MemoryStore, UnitState
 from backstores.scsi.target import Exposed, TargetDevice
 from backstores.scsi.unit import Identity, LogicalUnit
+from backstores.wwn import Wwn
 from tests.support.reservations import out_command
 from tests.support.scsi import BLOCK, IQN, WWN, Host, condition, memory_unit
 
@@ -248,6 +250,39 @@ def test_preempt_and_abort_waits_for_the_victims_commands() -> None:
         assert response is not None
         assert await victim is None
         assert await scene.hear(scene.other) is Condition.REGISTRATIONS_PREEMPTED
+
+    asyncio.run(play())
+
+
+def test_preempt_and_abort_is_not_held_up_by_a_victim_behind_it() -> None:
+    """A victim's own PERSISTENT RESERVE OUT waits for its turn, which comes when it has been aborted."""
+
+    class SlowStore(MemoryStore):
+        gate: asyncio.Event | None = None
+
+        async def save(self, wwn: Wwn, state: UnitState) -> None:
+            if self.gate is not None:
+                await self.gate.wait()
+            await super().save(wwn, state)
+
+    async def play() -> None:
+        store = SlowStore()
+        unit = memory_unit(store=store)
+        one, other = (Host.at(unit, name, greet=False) for name in "ab")
+        for host, key in ((one, 1), (other, 2)):
+            await host.execute(bytes(6))
+            await host.execute(*out_command(Out.REGISTER, 0, key, persist=True))
+        store.gate = asyncio.Event()
+        type_ = ReservationType.EXCLUSIVE_ACCESS
+        preempt = asyncio.ensure_future(one.execute(*out_command(Out.PREEMPT_AND_ABORT, 1, 2, type_)))
+        await settle()
+        victim = asyncio.ensure_future(other.execute(*out_command(Out.REGISTER, 2, 3, persist=True)))
+        await settle()
+        store.gate.set()
+        response = await asyncio.wait_for(preempt, 10)
+        assert response is not None
+        assert await victim is None
+        assert list(unit.reservations.keys.values()) == [1]
 
     asyncio.run(play())
 
