@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
-from backstores.wire import Bits, Wire
+from backstores.wire import Bits, Bytes, Wire
 
 AnyCdb = TypeVar("AnyCdb", bound=Wire)
 
@@ -36,12 +36,27 @@ def decode(wire: type[AnyCdb], cdb: bytes) -> AnyCdb:
     """
     if len(cdb) < wire.SIZE:
         raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(len(cdb)))
-    for first_byte, fields in ((0, wire.FIELDS), (wire.SIZE - 1, Control.FIELDS)):
-        for field in fields.values():
-            if field.value is not None and field.read(cdb[first_byte:]) != field.value:
-                bit = 7 - field.first_bit % 8
-                raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(first_byte + field.byte, bit))
-    return wire.parse(cdb)
+    raw = bytes(cdb[: wire.SIZE])
+    for field in _fixed_fields(wire):
+        if field.read(raw) != field.value:
+            raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=_pointer(field))
+    if Control.naca.read(raw[-Control.SIZE :]) != Control.naca.value:
+        raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(wire.SIZE - 1, 2))
+    return wire(raw)
+
+
+_FIXED_FIELDS: dict[type[Wire], tuple[Bits | Bytes, ...]] = {}
+
+
+def _fixed_fields(wire: type[Wire]) -> tuple[Bits | Bytes, ...]:
+    """Give the fields to check, found once for each format: this is on the way of every command."""
+    if wire not in _FIXED_FIELDS:
+        _FIXED_FIELDS[wire] = tuple(field for field in wire.FIELDS.values() if field.value is not None)
+    return _FIXED_FIELDS[wire]
+
+
+def _pointer(field: Bits | Bytes) -> FieldPointer:
+    return FieldPointer(field.byte, 7 - field.first_bit % 8)
 
 
 def usage(wire: type[Wire], service_action: int | None = None) -> bytes:

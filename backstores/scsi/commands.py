@@ -7,6 +7,7 @@ SUPPORTED OPERATION CODES all derive from the row.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 
 from backstores.scsi import blocks, inquiry, mode_commands, opcodes, persistent, provisioning, reports
@@ -180,7 +181,12 @@ def find(cdb: bytes) -> Definition[Wire]:
     Raises:
         CheckCondition: there is none: no such operation code, or no such service action.
     """
-    start = formats.ServiceAction.parse(cdb.ljust(formats.ServiceAction.SIZE, b"\0"))
+    return _find(bytes(cdb[: formats.ServiceAction.SIZE]).ljust(formats.ServiceAction.SIZE, b"\0"))
+
+
+@lru_cache(maxsize=512)
+def _find(start_of_cdb: bytes) -> Definition[Wire]:
+    start = formats.ServiceAction.parse(start_of_cdb)
     if start.opcode not in _WITH_ACTIONS:
         known = TABLE.get((start.opcode, None))
         if known is None:

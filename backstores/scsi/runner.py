@@ -8,8 +8,8 @@ command will change nothing any more (SAM-5 clause 7.2).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -28,20 +28,14 @@ _turns: WeakKeyDictionary[LogicalUnit, asyncio.Lock] = WeakKeyDictionary()
 
 async def run(at: Attachment, command: Command) -> Response | None:
     """Carry a command out. None: it was aborted."""
-    async with _task(at, command) as task:
+    task = at.unit.enter(at, command)
+    try:
         while task.state is TaskState.DORMANT:
             await _change(task)
         if task.aborted:
             return None
         response = await _drive(at.unit, task, carry_out(at, command))
         return None if task.aborted else response
-
-
-@asynccontextmanager
-async def _task(at: Attachment, command: Command) -> AsyncIterator[Task]:
-    task = at.unit.enter(at, command)
-    try:
-        yield task
     finally:
         at.unit.leave(task)
 
@@ -64,11 +58,16 @@ async def _drive(unit: LogicalUnit, task: Task, steps: Steps) -> Response | None
     storage: Submit = unit.device
     go_on: Callable[[], Step] = partial(next, steps)
     async with AsyncExitStack() as held:
+        first = True
         while True:
             try:
                 step = go_on()
             except StopIteration as end:
                 return _response(end)
+            if not first:
+                # A long command is many requests, all of which a cache may answer at once: let others in between.
+                await asyncio.sleep(0)
+            first = False
             if task.aborted:
                 steps.close()
                 return None
@@ -87,8 +86,6 @@ async def _drive(unit: LogicalUnit, task: Task, steps: Steps) -> Response | None
                 go_on = partial(steps.throw, failure)
             else:
                 go_on = partial(steps.send, runs)
-            # A long command is many requests, all of which a cache may answer at once: let others in between.
-            await asyncio.sleep(0)
 
 
 async def _in_turn(unit: LogicalUnit, task: Task, steps: Steps) -> Response | None:
