@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from backstores.alu import space
 from backstores.alu.base import AluDriver, AluOp, Backend, ByteRun, Kind, Transfers, never_now
-from backstores.alu.now import dirty_budget, page_cache
+from backstores.alu.now import UNLIMITED, dirty_budget, page_cache
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,10 @@ class DescriptorDriver(AluDriver):
         self.start_writeback: Callable[[], bool] = lambda: False  # until an engine takes the driver on
         self._retire: Callable[[], None] = lambda: None
         if not direct:
-            now = page_cache(fd, lambda: self.start_writeback(), dirty_budget())
+            budget_bytes = dirty_budget()
+            if size_bytes <= budget_bytes:
+                budget_bytes = UNLIMITED  # it can't make more pages dirty than it has, however often they are written
+            now = page_cache(fd, lambda: self.start_writeback(), budget_bytes)
             self.read_now, self.write_now, self._retire = now
 
     def transfers(self, backend: Backend) -> Transfers:

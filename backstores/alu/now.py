@@ -19,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,6 +27,7 @@ from typing import Final, NamedTuple
 from backstores.alu.base import PAGE_BYTES, never_now
 
 LEAST_BUDGET_BYTES: Final = 16 << 20
+UNLIMITED: Final = sys.maxsize
 BUDGETS: Final = 8  # so many fit below the dirty bytes at which the kernel itself starts to write back
 _IN_PAGE: Final = PAGE_BYTES - 1
 _MEMORY_FILE_SYSTEMS: Final = frozenset({0x01021994, 0x858458F6})  # statfs(2): TMPFS_MAGIC, RAMFS_MAGIC

@@ -19,7 +19,7 @@ from tests.support.engines import BACKENDS, loop_device, mounted, view, with_eng
 
 backends = pytest.mark.parametrize("choice", BACKENDS)
 CHUNK = 8 << 20
-DIRTY_BYTES = 64 << 20
+DIRTY_BYTES = 32 << 20
 
 
 def spend_budget(driver: DescriptorDriver, content: memoryview) -> int:
@@ -142,3 +142,12 @@ def test_the_real_write_back(disk: Path) -> None:
     driver.close()
     with pytest.raises(FileNotFoundError):
         space.write_back(driver.fd)
+
+
+def test_a_small_alu_needs_no_budget(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pages written again and again are no more dirty than once."""
+    monkeypatch.setattr(descriptor, "dirty_budget", lambda: 64 << 20)
+    driver = open_file(str(disk / "alu"), size_bytes=64 << 20)
+    content = view(bytes(CHUNK))
+    assert all(driver.write_now(0, content) for _ in range(20))
+    driver.close()
