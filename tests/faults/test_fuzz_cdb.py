@@ -1,4 +1,7 @@
-"""Hostile CDBs and parameter lists: nothing but a status ever comes out of a unit (S3)."""
+"""Hostile CDBs and parameter lists: nothing but a status ever comes out of a unit (S3).
+
+``TIERGATE_FUZZ`` multiplies the number of commands.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from backstores.scsi.target import Exposed, TargetDevice, TargetNexus
 from backstores.scsi.unit import Identity, LogicalUnit
 from tests.support.scsi import IQN, WWN, wait
 
-INPUTS = int(os.environ.get("TIERGATE_FUZZ", "20000"))
+INPUTS = 20_000 * int(os.environ.get("TIERGATE_FUZZ", "1"))
 BLOCKS = 64
 INTERESTING = (0, 1, 2, 4, 6, 8, 16, 24, 32, 63, 64, 65, 127, 128, 255)
 HOSTILE_LUNS = (0, 0, 0, 0, 1 << 48, 0x4000 << 48, 0xC101 << 48, (1 << 64) - 1)
