@@ -80,6 +80,7 @@ class Task:
     attribute: Attribute
     immediate: bool
     reads: bool
+    writes: bool
     expected_bytes: int
     asked_bytes: int
     wanted_bytes: int
@@ -99,7 +100,8 @@ class Task:
 
     def command(self) -> Command:
         """Give what the SCSI layer wants to know."""
-        return Command(self.cdb, memoryview(self.data)[: self.wanted_bytes], self.attribute, self.itt)
+        data = memoryview(self.data)[: self.wanted_bytes]
+        return Command(self.cdb, data, self.attribute, self.itt, self.expected_bytes if self.writes else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ class TaskTable:
             attribute=Attribute(pdu.attribute),
             immediate=bool(pdu.immediate),
             reads=bool(pdu.read),
+            writes=bool(pdu.write),
             expected_bytes=pdu.expected_bytes,
             asked_bytes=asked_bytes,
             wanted_bytes=min(asked_bytes, pdu.expected_bytes) if pdu.write else 0,

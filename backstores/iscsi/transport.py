@@ -177,12 +177,13 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         core = self.core
         if core is None or self.transport is None:
             return
-        self._settle(core)
-        while not self._blocked:
-            core.pump()
-            if not core.sender.used:
-                break
+        while True:
+            if not self._blocked:
+                core.pump()  # before the effects, of which one may close the connection
+            some = core.sender.used
             self._settle(core)
+            if self._blocked or not some:
+                break
 
     def _flush(self, sender: Sender) -> None:
         """Send straight out of the send buffer; only what the socket does not take is copied."""

@@ -236,6 +236,15 @@ def test_write_residuals(expected: int, overflow: int, underflow: int, immediate
     assert device_of(channel).content[:512] == b"w" * written + PATTERN[written:512]
 
 
+@pytest.mark.parametrize("expected", [0, 512, 1024])
+def test_the_unit_hears_how_much_was_announced(expected: int) -> None:
+    """It sees no more than its CDB takes, but can refuse the rest."""
+    client, channel = logged_in(hold=True)
+    client.send(ScsiCommand, bytes(expected), write=1, attribute=2, expected_bytes=expected, cdb=write10(0, 1))
+    command = channel.running[0].command()
+    assert (len(command.data_out), command.announced_bytes) == (min(expected, 512), expected)
+
+
 def test_a_residual_fits_its_field() -> None:
     """A CDB can ask for more than 2^32 bytes."""
     client, _ = logged_in()

@@ -17,9 +17,18 @@ from backstores.device import MemoryDevice
 from backstores.errors import UsageError
 from backstores.iscsi.access import Account
 from backstores.iscsi.limits import Limits
-from backstores.iscsi.pdu import AsyncEvent, AsyncMessage, DataIn, LogoutRequest, LogoutResponse, ScsiCommand
+from backstores.iscsi.pdu import (
+    AsyncEvent,
+    AsyncMessage,
+    DataIn,
+    LogoutRequest,
+    LogoutResponse,
+    ScsiCommand,
+    TaskManagementRequest,
+    TaskManagementResponse,
+)
 from backstores.iscsi.portal import Portal
-from backstores.scsi.model import Command, Response
+from backstores.scsi.model import Command, Function, FunctionResponse, Response
 from tests.support.iscsi_client import (
     FAST_KEYS,
     Client,
@@ -137,6 +146,14 @@ def test_a_lost_connection_closes_its_nexus(served: Served, access: MemoryAccess
     client = client_of(served)
     client.channel.close()
     wait_until(lambda: access.nexuses[0].closed == 1)
+
+
+def test_a_cold_reset_is_answered_before_the_connection_ends(served: Served) -> None:
+    client = client_of(served)
+    client.send(TaskManagementRequest, immediate=1, function=Function.TARGET_COLD_RESET)
+    assert client.expect(TaskManagementResponse).response == FunctionResponse.COMPLETE
+    with pytest.raises(Closed):
+        client.receive()
 
 
 def test_closing_tells_the_initiators(access: MemoryAccess) -> None:
