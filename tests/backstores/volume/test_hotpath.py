@@ -1,0 +1,98 @@
+"""The hot path: it does what the plan says, or says no and leaves it to the plan."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from backstores.alu.memory import MemoryDriver
+from backstores.block import Leaf
+from backstores.transforms.concat import Concat
+from backstores.transforms.flat import flatten
+from backstores.transforms.mirror import Mirror
+from backstores.transforms.stripe import Stripe
+from backstores.volume.hotpath import RegionStates, bind, never
+from tests.support.trees import make_leaf
+from tests.support.volumes import object_wwn
+
+BLOCK = 512
+LEAF_BLOCKS = 64
+MIRROR = object_wwn(77)
+
+
+def stripe() -> Stripe:
+    return Stripe((make_leaf(1, LEAF_BLOCKS), make_leaf(2, LEAF_BLOCKS), make_leaf(3, LEAF_BLOCKS)), 8)
+
+
+def mirror() -> Mirror:
+    return Mirror(MIRROR, (make_leaf(4, LEAF_BLOCKS), make_leaf(5, LEAF_BLOCKS)), (0, 1), (0, 1), 4)
+
+
+def drivers(*leaves: Leaf) -> dict[str, MemoryDriver]:
+    return {leaf.alu: MemoryDriver((8 << 20) + LEAF_BLOCKS * BLOCK) for leaf in leaves}
+
+
+TREE = Concat.over((stripe(), mirror()))
+LEAVES = [*TREE.children[0].children, *TREE.children[1].children]
+
+
+def bound(states: bytearray, locked: list[object], alus: dict[str, MemoryDriver]):  # type: ignore[no-untyped-def]
+    flat = flatten(TREE)
+    assert flat is not None
+    return bind(flat, alus, {MIRROR: RegionStates(states, 3)}, locked, BLOCK)
+
+
+def test_reads_and_writes_agree_with_a_byte_array() -> None:
+    """R7: over all bands, columns and chunks, with requests that cross several of each."""
+    alus = drivers(*LEAVES)
+    read, write = bound(bytearray(b"\1" * 8), [], alus)
+    model = bytearray(TREE.blocks * BLOCK)
+    chance = random.Random(3)
+    band_end = TREE.children[0].blocks
+    for _ in range(2000):
+        blocks = chance.randrange(1, 40)
+        lba = chance.randrange(TREE.blocks - blocks + 1)
+        low, high = lba * BLOCK, (lba + blocks) * BLOCK
+        crosses_bands = lba < band_end < lba + blocks
+        if chance.randrange(2):
+            data = chance.randbytes(high - low)
+            assert write(lba, blocks, memoryview(data)) is not crosses_bands
+            if not crosses_bands:
+                model[low:high] = data
+        else:
+            found = bytearray(high - low)
+            assert read(lba, blocks, memoryview(found)) is not crosses_bands
+            assert crosses_bands or found == model[low:high]
+    one, other = (alus[leaf.alu].content[8 << 20 :] for leaf in mirror().children)
+    assert one == other
+
+
+def test_a_write_to_a_clean_region_is_refused_and_leaves_the_regions_alone() -> None:
+    """D2: it needs a durable bit first."""
+    states = bytearray(8)
+    states[0] = 1
+    _, write = bound(states, [], drivers(*LEAVES))
+    first = TREE.children[0].blocks
+    assert write(first, 8, memoryview(bytes(8 * BLOCK)))
+    assert states[0] == 2, "it was written to lately"
+    assert not write(first + 8, 8, memoryview(bytes(8 * BLOCK)))
+    assert not write(first + 4, 8, memoryview(bytes(8 * BLOCK))), "half of it is clean"
+    assert states[1] == 0
+
+
+def test_no_write_passes_while_anybody_holds_a_range() -> None:
+    locked: list[object] = []
+    read, write = bound(bytearray(b"\1" * 8), locked, drivers(*LEAVES))
+    data = memoryview(bytearray(BLOCK))
+    locked.append("a range")
+    assert not write(0, 1, data)
+    assert read(0, 1, data), "reads do"
+    locked.clear()
+    assert write(0, 1, data)
+
+
+@pytest.mark.parametrize("missing", range(len(LEAVES)))
+def test_without_one_of_the_alus_everything_goes_the_general_way(missing: int) -> None:
+    alus = drivers(*(leaf for number, leaf in enumerate(LEAVES) if number != missing))
+    assert bound(bytearray(8), [], alus) == (never, never)
