@@ -10,7 +10,8 @@ from backstores.device import BlockDevice
 MAX_TRANSFER_BYTES: Final = 8 << 20
 MAX_UNMAP_BLOCKS: Final = 1 << 20
 MAX_UNMAP_DESCRIPTORS: Final = 256
-MAX_WRITE_SAME_BYTES: Final = 256 << 20
+# Hosts that may WRITE SAME 65,536 blocks take it that so many can be read back at once, too.
+MAX_WRITE_SAME_BYTES: Final = 16 << 20
 MAX_COMPARE_BLOCKS: Final = 128
 MAX_STATUS_BLOCKS: Final = 1 << 21
 CHUNK_BYTES: Final = 1 << 20
