@@ -19,7 +19,7 @@ check:
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/pytest -n $(JOBS) -q -m "not root and not slow"
+	.venv/bin/pytest -n $(JOBS) -q -m "not root and not slow and not guest"
 
 format:
 	@scripts/setup.sh test

@@ -30,6 +30,13 @@ if [[ $target != run ]]; then
     need e2fsprogs command -v mke2fs
     need util-linux command -v losetup
     need mount command -v mount
+    # The guest kernel with LIO, and what tests run in it.
+    need user-mode-linux command -v linux.uml
+    need open-iscsi command -v iscsid
+    need multipath-tools command -v multipathd
+    need kmod command -v modprobe
+    need fio command -v fio
+    need xfsprogs command -v mkfs.xfs
     need postgresql compgen -G "/usr/lib/postgresql/*/bin/initdb"
 fi
 if [[ $target == bench ]]; then
