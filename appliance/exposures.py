@@ -11,6 +11,7 @@ import fnmatch
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from appliance.messages import Exposure, HostDefinition
@@ -29,6 +30,13 @@ FindUnit = Callable[[Wwn], LogicalUnit | None]
 DropHost = Callable[[str, str], int]
 
 
+class Owner(NamedTuple):
+    """Whose session it is, and by which name it came in."""
+
+    host: str
+    initiator: str
+
+
 @dataclass(eq=False)
 class Exposures:
     """Implements ``backstores.iscsi.access.Access`` for one target node."""
@@ -40,7 +48,7 @@ class Exposures:
     device: TargetDevice = field(init=False)
     _hosts: tuple[HostDefinition, ...] = ()
     _exposures: tuple[Exposure, ...] = ()
-    _host_of: WeakKeyDictionary[TargetNexus, str] = field(default_factory=WeakKeyDictionary)
+    _owners: WeakKeyDictionary[TargetNexus, Owner] = field(default_factory=WeakKeyDictionary)
 
     def __post_init__(self) -> None:
         self.device = TargetDevice(self.iqn)
@@ -66,7 +74,7 @@ class Exposures:
         nexus = self.device.open_nexus(
             f"{initiator},i,0x{isid.hex()}", self._luns(account.host), group_tag=group_tag, relative_port=group_tag
         )
-        self._host_of[nexus] = account.host
+        self._owners[nexus] = Owner(account.host, initiator)
         return nexus
 
     # What the management sets
@@ -76,17 +84,23 @@ class Exposures:
         before = {host.name: host for host in self._hosts}
         self._hosts, self._exposures = tuple(hosts), tuple(exposures)
         after = {host.name: host for host in hosts}
-        for name, old in before.items():
-            if after.get(name) != old:
-                ended = self.drop_host(name, "its host was changed or deleted")
-                if ended:
-                    log.info("host %s was changed: %d sessions ended", name, ended)
+        changed = {name for name, old in before.items() if after.get(name) != old}
+        for name in sorted(changed | self._claimed_by_others()):
+            ended = self.drop_host(name, "its host was changed or deleted")
+            if ended:
+                log.info("host %s was changed: %d sessions ended", name, ended)
         self.refresh()
+
+    def _claimed_by_others(self) -> frozenset[str]:
+        """Name the hosts that have a session of an initiator which is another host's by now (R15)."""
+        accounts = {owner: self.account(owner.initiator) for owner in set(self._owners.values())}
+        moved = (owner.host for owner, found in accounts.items() if found is None or found.host != owner.host)
+        return frozenset(moved)
 
     def refresh(self) -> None:
         """Give every session the LUN map that is true now: after a change, or when volumes come and go."""
         for nexus in self.device.nexuses:
-            nexus.set_luns(self._luns(self._host_of[nexus]))
+            nexus.set_luns(self._luns(self._owners[nexus].host))
 
     def luns_of(self, host: str) -> tuple[int, ...]:
         """List the LUNs that a host sees now."""

@@ -1,32 +1,28 @@
-"""The ALUs that a storage processor has open, and the objects on them.
-
-Objects are stored where R3 wants them: each second-tier object on every ALU below it, each partition
-on its own ALU alone. A change of several ALUs has one commit point: partitions are stored before the
-first second-tier object that needs them and removed after the last one, so that a crash in between
-leaves the old state or the new one, and at worst partitions that belong to nothing.
-"""
+"""The ALUs that a storage processor has open: attached, looked at, claimed and let go (R1, R2)."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.messages import AluState, AluStatus
-from backstores.alu.base import AluDriver, AluError
+from backstores.alu.base import AluDriver, AluError, AluFull
 from backstores.engine.engine import Engine
 from backstores.engine.storage import DriverStorage
 from backstores.errors import TiergateError, UsageError
+from backstores.metadata.findings import Problem
 from backstores.metadata.inspection import Inspection, Ownership
+from backstores.metadata.layout import data_area
 from backstores.metadata.merge import AluRecord
 from backstores.metadata.store import AluMetadata
-from backstores.objects import AnyObject, PartitionObject, VolumeObject
+from backstores.objects import AnyObject, PartitionObject
 from backstores.wwn import Wwn, new_device_wwn
 
 log = logging.getLogger(__name__)
 
-STATE_OF = {
+STATE_OF: Final = {
     Ownership.OWNED: AluState.OWNED,
     Ownership.FOREIGN: AluState.FOREIGN,
     Ownership.BLANK: AluState.BLANK,
@@ -34,7 +30,8 @@ STATE_OF = {
     Ownership.DAMAGED: AluState.DAMAGED,
     Ownership.NEWER: AluState.DAMAGED,
 }
-HARMLESS_TO_CLAIM = frozenset({Ownership.BLANK})
+UNTOLD: Final = frozenset({Problem.ABSENT, Problem.UNFINISHED})
+"""Findings that are no news of a person's: nothing was there yet, or a crash cut a change short and undid it."""
 
 
 @dataclass(slots=True)
@@ -42,7 +39,6 @@ class OpenAlu:
     """An ALU that is open and locked."""
 
     driver: AluDriver
-    storage: DriverStorage
     metadata: AluMetadata
     inspection: Inspection
     failure: str = ""
@@ -56,6 +52,18 @@ class OpenAlu:
     def owned(self) -> bool:
         """Whether it may be used."""
         return self.inspection.ownership is Ownership.OWNED
+
+    async def commit(self, objects: Sequence[AnyObject]) -> TiergateError | None:
+        """Make these the objects on it. What goes wrong is given back, for the other ALUs of a change must end, too."""
+        try:
+            await self.metadata.commit(objects)
+        except TiergateError as error:
+            log.error("alu %s: its objects could not be stored: %s", self.driver.path, error)
+            if isinstance(error, AluError) and not isinstance(error, AluFull):
+                self.failure = str(error)
+            return error
+        self.failure = ""
+        return None
 
     def status(self) -> AluStatus:
         """Describe it to the management."""
@@ -74,13 +82,13 @@ class OpenAlu:
 
 
 class Inventory:
-    """All open ALUs by path, in the order in which they were attached."""
+    """All open ALUs by path, in the order in which they were attached. ``missing``: those that should be there."""
 
     def __init__(self, engine: Engine, susid: str) -> None:
         self._engine = engine
         self._susid = susid
         self._alus: dict[str, OpenAlu] = {}
-        self._changing = asyncio.Lock()
+        self.missing: dict[str, str] = {}  # path: why it could not be opened
         self.drivers: dict[Wwn, AluDriver] = {}
 
     def __iter__(self) -> Iterator[OpenAlu]:
@@ -99,7 +107,29 @@ class Inventory:
 
     def by_wwn(self, wwn: Wwn) -> OpenAlu | None:
         """Give an owned ALU, if it is attached."""
-        return next((alu for alu in self._alus.values() if alu.wwn == wwn), None)
+        return next((alu for alu in self if alu.wwn == wwn), None)
+
+    def owned(self, wwn: Wwn) -> OpenAlu:
+        """Give an owned ALU that must be there.
+
+        Raises:
+            UsageError: it is not attached.
+        """
+        alu = self.by_wwn(wwn)
+        if alu is None:
+            raise UsageError(f"alu {wwn} is not attached")
+        return alu
+
+    @property
+    def complete(self) -> bool:
+        """Whether every ALU that should be there is, and can be used."""
+        return not self.missing and all(alu.owned and not alu.failure for alu in self)
+
+    @property
+    def suspects(self) -> list[str]:
+        """Name the ALUs that may hold what is found nowhere else, for people."""
+        absent = [f"alu {path!r} ({reason})" for path, reason in self.missing.items()]
+        return absent + [f"alu {alu.driver.path!r} ({alu.status().state})" for alu in self if not alu.owned]
 
     async def attach(self, path: str, size_bytes: int | None = None) -> OpenAlu:
         """Open and inspect an ALU; nothing on it changes, but a missing file is made when a size is given.
@@ -109,164 +139,86 @@ class Inventory:
         """
         if path in self._alus:
             raise UsageError(f"alu {path!r} is attached already")
+        if size_bytes is not None:
+            data_area(size_bytes)  # refuses a size before a file of it is made
         driver = await self._engine.open(path, size_bytes=size_bytes)
-        storage = DriverStorage(self._engine, driver)
-        metadata = AluMetadata(storage, driver.size_bytes)
         try:
-            alu = OpenAlu(driver, storage, metadata, await metadata.inspect(self._susid))
-            if alu.wwn is not None and (twin := self.by_wwn(alu.wwn)) is not None:
-                raise UsageError(f"alu {path!r} is a copy of {twin.driver.path!r}: both say they are {alu.wwn}")
-        except TiergateError:
+            alu = await self._inspected(driver)
+        except BaseException:
             await self._engine.release(driver)
             raise
         self._alus[path] = alu
+        self.missing.pop(path, None)
         self._note_driver(alu)
-        for finding in alu.inspection.findings:
-            log.warning("alu %s: %s", path, finding)
+        if alu.owned:
+            for finding in alu.inspection.findings:
+                log.log(logging.INFO if finding.problem in UNTOLD else logging.WARNING, "alu %s: %s", path, finding)
+        return alu
+
+    async def _inspected(self, driver: AluDriver) -> OpenAlu:
+        metadata = AluMetadata(DriverStorage(self._engine, driver), driver.size_bytes)
+        alu = OpenAlu(driver, metadata, await metadata.inspect(self._susid))
+        if alu.wwn is not None and (twin := self.by_wwn(alu.wwn)) is not None:
+            raise UsageError(f"alu {driver.path!r} is a copy of {twin.driver.path!r}: both say they are {alu.wwn}")
         return alu
 
     async def claim(self, path: str, force: bool) -> OpenAlu:
         """Lay an attached ALU out for this appliance.
 
         Raises:
-            UsageError: it is owned already, or it holds something and ``force`` is not set.
+            UsageError: it is owned already; a later release wrote it; or it holds something, without ``force``.
+            AluError: it could not be written.
         """
         alu = self.by_path(path)
         found = alu.inspection
-        if alu.owned:
-            raise UsageError(f"alu {path!r} belongs to this appliance already")
-        if found.ownership not in HARMLESS_TO_CLAIM and not force:
-            raise UsageError(f"alu {path!r} {found.detail}; claim it with force=yes if that may be lost")
-        await alu.metadata.format(self._susid, new_device_wwn())
+        match found.ownership:
+            case Ownership.OWNED:
+                raise UsageError(f"alu {path!r} belongs to this appliance already")
+            case Ownership.NEWER:
+                raise UsageError(f"alu {path!r} is never overwritten by this release: {found.detail}; wipe it yourself")
+            case Ownership.DATA | Ownership.FOREIGN | Ownership.DAMAGED if not force:
+                raise UsageError(f"alu {path!r} {found.detail}; claim it with force=yes if that may be lost")
+        try:
+            await alu.metadata.format(self._susid, new_device_wwn())
+        except AluError as error:
+            alu.failure = str(error)
+            raise
         alu.inspection = await alu.metadata.inspect(self._susid)
+        alu.failure = ""
         self._note_driver(alu)
         return alu
 
     async def detach(self, path: str) -> None:
         """Close an ALU. The caller has made sure that nothing uses it."""
         alu = self.by_path(path)
-        await self._engine.release(alu.driver)
         del self._alus[path]
         if alu.wwn is not None:
             del self.drivers[alu.wwn]
+        await self._engine.release(alu.driver)
 
     def records(self) -> list[AluRecord]:
         """Give what is stored on each owned ALU."""
         return [
-            AluRecord(alu.wwn, alu.metadata.objects, alu.inspection.findings)
-            for alu in self._alus.values()
-            if alu.wwn is not None
+            AluRecord(alu.wwn, alu.metadata.objects, alu.inspection.findings) for alu in self if alu.wwn is not None
         ]
 
-    # Changes
-
-    async def store(self, tree: Sequence[AnyObject], spared: frozenset[Wwn] = frozenset()) -> None:
-        """Store a volume's tree in place of what is stored of it, in two rounds: partitions first.
-
-        ALUs in ``spared`` are left out: they have failed, or can't be reached.
+    def require_room(self, partitions: Iterable[PartitionObject]) -> None:
+        """Make sure that new partitions take no room that something has already.
 
         Raises:
-            UsageError: an ALU is not attached, or has no room for the objects.
-            AluError: an ALU failed. What was stored in the first round is gone again.
+            UsageError: one does, or its ALU is not attached.
         """
-        async with self._changing:
-            wanted = {wwn: objs for wwn, objs in placement(tree).items() if wwn not in spared}
-            alus = {wwn: self._owned(wwn) for wwn in wanted}
-            before = {wwn: alu.metadata.objects for wwn, alu in alus.items()}
-            volume = tree[0].wwn
-            partitions = {
-                wwn: _with(before[wwn], [obj for obj in objs if isinstance(obj, PartitionObject)])
-                for wwn, objs in wanted.items()
-            }
-            try:
-                await self._commit(alus, partitions)
-            except TiergateError:
-                await self._commit(alus, before)
-                raise
-            await self._commit(alus, {wwn: _with(_without(before[wwn], volume), objs) for wwn, objs in wanted.items()})
-
-    async def remove(self, volume: Wwn) -> None:
-        """Remove all objects of a volume: those of the second tier first.
-
-        Raises:
-            AluError: an ALU failed; the volume may still be there.
-        """
-        async with self._changing:
-            alus = {alu.wwn: alu for alu in self._alus.values() if alu.wwn is not None}
-            holding = {w: a for w, a in alus.items() if any(belongs(obj, volume) for obj in a.metadata.objects)}
-            await self._commit(
-                holding,
-                {
-                    wwn: tuple(
-                        obj
-                        for obj in alu.metadata.objects
-                        if isinstance(obj, PartitionObject) or not belongs(obj, volume)
+        for partition in partitions:
+            alu = self.owned(partition.alu)
+            for extent in filter(None, (partition.extent, partition.bitmap)):
+                inside = (
+                    e.start_bytes <= extent.start_bytes and extent.end_bytes <= e.end_bytes for e in alu.metadata.free
+                )
+                if not any(inside):
+                    raise UsageError(
+                        f"alu {alu.driver.path!r} has no {extent.length_bytes} bytes free at {extent.start_bytes}"
                     )
-                    for wwn, alu in holding.items()
-                },
-            )
-            await self._commit(holding, {w: _without(a.metadata.objects, volume) for w, a in holding.items()})
-
-    async def _commit(self, alus: Mapping[Wwn, OpenAlu], objects: Mapping[Wwn, Sequence[AnyObject]]) -> None:
-        """Commit on all ALUs at once; the first error is raised when all have ended."""
-        outcomes = await asyncio.gather(
-            *(
-                alus[wwn].metadata.commit(wanted)
-                for wwn, wanted in objects.items()
-                if tuple(wanted) != alus[wwn].metadata.objects
-            ),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-
-    def failed(self, error: AluError) -> None:
-        """Note that an ALU answered with an error."""
-        if error.path in self._alus:
-            self._alus[error.path].failure = str(error)
-
-    def _owned(self, wwn: Wwn) -> OpenAlu:
-        alu = self.by_wwn(wwn)
-        if alu is None:
-            raise UsageError(f"alu {wwn} is not attached")
-        return alu
 
     def _note_driver(self, alu: OpenAlu) -> None:
         if alu.wwn is not None:
             self.drivers[alu.wwn] = alu.driver
-
-
-def belongs(obj: AnyObject, volume: Wwn) -> bool:
-    """Say whether an object is part of a volume."""
-    return obj.wwn == volume if isinstance(obj, VolumeObject) else obj.volume == volume
-
-
-def placement(tree: Sequence[AnyObject]) -> dict[Wwn, list[AnyObject]]:
-    """Say which objects of a tree are stored on which ALU (R3)."""
-    by_wwn = {obj.wwn: obj for obj in tree}
-    below: dict[Wwn, set[Wwn]] = {}
-
-    def alus_below(obj: AnyObject) -> set[Wwn]:
-        if isinstance(obj, PartitionObject):
-            found = {obj.alu}
-        else:
-            found = set().union(*(alus_below(by_wwn[child]) for child in obj.children))
-        below[obj.wwn] = found
-        return found
-
-    alus_below(tree[0])
-    stored: dict[Wwn, list[AnyObject]] = {}
-    for obj in tree:
-        for alu in sorted(below[obj.wwn]):
-            stored.setdefault(alu, []).append(obj)
-    return stored
-
-
-def _with(objects: Sequence[AnyObject], more: Sequence[AnyObject]) -> tuple[AnyObject, ...]:
-    replaced = {obj.wwn for obj in more}
-    return (*(obj for obj in objects if obj.wwn not in replaced), *more)
-
-
-def _without(objects: Sequence[AnyObject], volume: Wwn) -> tuple[AnyObject, ...]:
-    return tuple(obj for obj in objects if not belongs(obj, volume))

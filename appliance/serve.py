@@ -21,10 +21,11 @@ from appliance.mic.operations import Dispatcher
 from appliance.mic.protocol import default_state
 from appliance.mic.server import ApiServer
 from appliance.mic.store import Store, open_store
-from appliance.mic.values import parse_iscsi_pattern
+from appliance.mic.values import parse_iscsi_pattern, shown
 from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
+from backstores.metadata.label import SUSID_BYTES
 
 log = logging.getLogger("tiergate")
 
@@ -78,10 +79,11 @@ def parse(argv: Sequence[str]) -> Options:
     try:
         address, port = parse_portal(found.portal)
         iqn = None if found.iqn is None else parse_target_name(found.iqn)
+        susid = None if found.susid is None else parse_susid(found.susid)
     except UsageError as error:
         parser.error(str(error))
     state = (default_state(os.environ, os.geteuid()) if found.state is None else found.state).absolute()
-    return Options(state, address, port, found.database, iqn, found.susid, found.demo, found.verbose)
+    return Options(state, address, port, found.database, iqn, susid, found.demo, found.verbose)
 
 
 def parse_target_name(text: str) -> str:
@@ -94,6 +96,17 @@ def parse_target_name(text: str) -> str:
     if set(name) & set("*?"):
         raise UsageError(f"iqn {text!r} has a wildcard; a target has one name")
     return name
+
+
+def parse_susid(text: str) -> str:
+    """Read a SUSID.
+
+    Raises:
+        UsageError: it does not fit a label.
+    """
+    if not (0 < len(text) <= SUSID_BYTES and text.isascii() and text.isprintable()):
+        raise UsageError(f"susid {shown(text)} is not 1 to {SUSID_BYTES} printable ascii characters")
+    return text
 
 
 def parse_portal(text: str) -> tuple[str, int]:
@@ -126,8 +139,11 @@ async def serve(options: Options) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = await asyncio.to_thread(open_store, options.state, options.database)
+    try:
+        options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = await asyncio.to_thread(open_store, options.state, options.database)
+    except OSError as error:
+        raise UsageError(f"state folder {options.state} can't be used: {error.strerror}") from error
     try:
         async with Engine() as engine:
             await _serve(options, store, engine, ended)
@@ -142,27 +158,43 @@ def _allow_many_files() -> None:
 
 
 async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.Event) -> None:
-    susid, iqn = _identity(store, options)
-    sp = StorageProcessor(engine, store, susid, iqn, options.address, options.port)
+    identity = _identity(store, options)
+    sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.address, options.port)
     management = Management(store, sp)
     server = ApiServer(Dispatcher(management), options.state)
-    await server.start()
+    await server.start()  # takes the lock of the state folder: from here on it is ours to change
     try:
-        await management.start()
-        await sp.open_portal()
-        if options.demo:
-            await make_demo(management, options.state)
-        log.info("uncached I/O by %s; target %s", engine.backend, iqn)
-        print(f"ready: portal {sp.portal}, management {options.state / 'tiergate.sock'}", flush=True)
-        await ended.wait()
+        await asyncio.to_thread(_keep, identity, store)
+        if await _started(options, management, sp, ended):
+            log.info("uncached I/O by %s; target %s", engine.backend, identity.iqn)
+            print(f"ready: portal {sp.portal}, management {options.state / 'tiergate.sock'}", flush=True)
+            await ended.wait()
         log.info("stopping")
     finally:
         await server.close()
         await sp.close()
 
 
-def _identity(store: Store, options: Options) -> tuple[str, str]:
-    """Give the SUSID and the target name, made at the first start and kept from then on.
+async def _started(options: Options, management: Management, sp: StorageProcessor, ended: asyncio.Event) -> bool:
+    """Start step by step; a signal that comes meanwhile takes effect after the step that runs."""
+    await management.start()
+    if not ended.is_set():
+        await sp.open_portal()
+    if options.demo and not ended.is_set():
+        await make_demo(management, options.state)
+    return not ended.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the appliance is: made at the first start, and kept from then on."""
+
+    susid: str
+    iqn: str
+
+
+def _identity(store: Store, options: Options) -> Identity:
+    """Give the SUSID and the target name, kept or new; nothing is changed.
 
     Raises:
         UsageError: another SUSID was asked for than the one in the settings.
@@ -171,10 +203,10 @@ def _identity(store: Store, options: Options) -> tuple[str, str]:
     susid = kept or options.susid or f"TG-{secrets.token_hex(16)}"
     if options.susid not in (None, susid):
         raise UsageError(f"susid {options.susid!r}: the settings in {options.state} are of appliance {susid} already")
-    if kept is None:
-        store.set_value("susid", susid)
-    named = store.value("iqn")
-    iqn = options.iqn or named or f"{IQN_PREFIX}:{susid[-8:]}"
-    if iqn != named:
-        store.set_value("iqn", iqn)
-    return susid, iqn
+    return Identity(susid, options.iqn or store.value("iqn") or f"{IQN_PREFIX}:{susid[-8:]}")
+
+
+def _keep(identity: Identity, store: Store) -> None:
+    for key, text in (("susid", identity.susid), ("iqn", identity.iqn)):
+        if store.value(key) != text:
+            store.set_value(key, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
 import msgspec
@@ -11,15 +10,15 @@ import msgspec
 from appliance.exposures import Exposures
 from appliance.inventory import Inventory
 from appliance.messages import AluStatus, Exposure, HostDefinition, SessionStatus, VolumeStatus
-from appliance.mic.store import Store
-from appliance.volumes import CLEAN_INTERVAL_S, Volumes
+from appliance.mic.store import Store, StoreError
+from appliance.reach import address_for_hosts
+from appliance.volumes import CLEAN_INTERVAL_S, Volumes, describe
 from backstores.engine.engine import Engine
-from backstores.errors import UsageError
+from backstores.errors import CorruptError, TiergateError, UsageError
 from backstores.iscsi import access
 from backstores.iscsi.portal import Portal
 from backstores.objects import AnyObject
-from backstores.scsi.store import UnitState
-from backstores.scsi.unit import LogicalUnit
+from backstores.scsi.store import StoreFailed, UnitState
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
@@ -34,13 +33,27 @@ class StoredUnits:
         self._store = store
 
     def load(self, wwn: Wwn) -> UnitState | None:
-        """Give what was saved last."""
+        """Give what was saved last.
+
+        Raises:
+            CorruptError: it can't be understood.
+        """
         raw = self._store.load_unit(wwn)
-        return None if raw is None else msgspec.msgpack.decode(raw, type=UnitState)
+        try:
+            return None if raw is None else msgspec.msgpack.decode(raw, type=UnitState)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CorruptError(f"the saved reservations and mode pages of volume {wwn} do not decode") from error
 
     async def save(self, wwn: Wwn, state: UnitState) -> None:
-        """Make the state durable, in a thread: databases wait for disks."""
-        await asyncio.to_thread(self._store.save_unit, wwn, msgspec.msgpack.encode(state))
+        """Make the state durable, in a thread: databases wait for disks.
+
+        Raises:
+            StoreFailed: it could not be written.
+        """
+        try:
+            await asyncio.to_thread(self._store.save_unit, wwn, msgspec.msgpack.encode(state))
+        except StoreError as error:
+            raise StoreFailed(str(error)) from error
 
 
 class StorageProcessor:
@@ -49,15 +62,17 @@ class StorageProcessor:
     def __init__(self, engine: Engine, store: Store, susid: str, target_iqn: str, address: str, port: int) -> None:
         self.susid = susid
         self.target_iqn = target_iqn
-        self.portal = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        shown = address_for_hosts(address)
+        self.portal = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
         self._inventory = Inventory(engine, susid)
         self._volumes = Volumes(engine, self._inventory, StoredUnits(store))
         portals = (access.Portal(address, port, GROUP_TAG),)
-        self._exposures = Exposures(target_iqn, portals, self._unit)
+        self._exposures = Exposures(target_iqn, portals, self._volumes.unit)
         self._front_end = Portal(self._exposures, group_tag=GROUP_TAG)
         self._exposures.drop_host = self._front_end.drop_host
         self._address, self._port = address, port
         self._cleaner: asyncio.Task[None] | None = None
+        self._started = False
 
     async def open_portal(self) -> None:
         """Let hosts in.
@@ -75,8 +90,7 @@ class StorageProcessor:
         """End the sessions, and stop all volumes cleanly."""
         if self._cleaner is not None:
             self._cleaner.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._cleaner
+            await asyncio.gather(self._cleaner, return_exceptions=True)
         await self._front_end.close()
         await self._volumes.close()
 
@@ -85,16 +99,17 @@ class StorageProcessor:
             await asyncio.sleep(CLEAN_INTERVAL_S)
             await self._volumes.clean()
 
-    def _unit(self, wwn: Wwn) -> LogicalUnit | None:
-        known = self._volumes.known.get(wwn)
-        return known.served.unit if known is not None and known.served is not None else None
-
     # The management's port
 
     async def attach(self, path: str, size_bytes: int | None = None) -> AluStatus:
         """Open an ALU and look at it; volumes that it completes come on line."""
-        alu = await self._inventory.attach(path, size_bytes)
-        if alu.owned:
+        try:
+            alu = await self._inventory.attach(path, size_bytes)
+        except TiergateError as error:
+            if not self._started:  # the settings name it, so it should be there
+                self._inventory.missing[path] = str(error)
+            raise
+        if self._started and alu.owned:
             await self._assemble()
         return alu.status()
 
@@ -110,7 +125,9 @@ class StorageProcessor:
         await self._inventory.detach(path)
 
     async def bring_on_line(self) -> None:
-        """Start every volume that can serve."""
+        """Start every volume that can serve. All ALUs in the settings have been attached, or have failed to be."""
+        self._started = True
+        await self._volumes.sweep()
         await self._assemble()
 
     def alus(self) -> list[AluStatus]:
@@ -119,20 +136,22 @@ class StorageProcessor:
 
     def volumes(self) -> list[VolumeStatus]:
         """List the volumes found on the owned ALUs."""
-        return [self._volumes.status(known) for known in self._volumes.known.values()]
+        return self._volumes.status()
 
     async def create_volume(self, objects: tuple[AnyObject, ...]) -> VolumeStatus:
         """Store a new volume's objects, and bring it on line."""
-        return self._volumes.status(await self._volumes.create(objects))
+        return describe(await self._volumes.create(objects))
 
     async def replace_volume(self, objects: tuple[AnyObject, ...]) -> VolumeStatus:
         """Store a grown tree, and go on with it."""
-        return self._volumes.status(await self._volumes.replace(objects))
+        return describe(await self._volumes.replace(objects))
 
     async def delete_volume(self, volume: Wwn) -> None:
         """Take a volume off line and its objects off the ALUs."""
-        await self._volumes.delete(volume)
-        self._exposures.refresh()
+        try:
+            await self._volumes.delete(volume)
+        finally:
+            self._exposures.refresh()
 
     def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
         """Make this the truth of who may log in and sees what."""

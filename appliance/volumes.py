@@ -1,24 +1,25 @@
 """The volumes of a storage processor: found on the ALUs, brought on line, changed, and stopped.
 
-A volume comes on line when all of it is there: every partition of every leg in sync. One whose newest
-leg may be missing stays off line and says which ALU it waits for, because what is left could be old
-(D3). After an unclean stop it comes on line at once, and dirty regions are copied meanwhile (D2).
+What was found is judged by ``appliance.assembly``, and stored by ``appliance.objectstore``. A volume that
+can serve does so at once, after an unclean stop, too: its dirty regions are copied meanwhile (D2).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from appliance import assembly
 from appliance.inventory import Inventory
 from appliance.messages import VolumeState, VolumeStatus
+from appliance.objectstore import ObjectStore, RolledBack
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
 from backstores.metadata.bitmap import Geometry, Place
-from backstores.metadata.merge import VolumeTree, system_image
-from backstores.objects import AnyObject, Extent, LegState, MirrorObject, PartitionObject, VolumeObject
+from backstores.metadata.merge import SystemImage, system_image
+from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject, VolumeObject
 from backstores.scsi.store import UnitStore
 from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.volume import loss
@@ -28,26 +29,30 @@ from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
 
+Make = Callable[[Engine, Geometry, Sequence[LegLog]], Awaitable[DirtyLog]]
+
 CLEAN_INTERVAL_S = 5.0
 """How often dirty regions grow older: an idle one is clear after two to three of these."""
 
 
 @dataclass(slots=True)
 class Served:
-    """A volume that is on line."""
+    """A volume that is on line. ``trouble`` says why its resynchronization ended early."""
 
     volume: Volume
     unit: LogicalUnit
     resync: asyncio.Task[None] | None = None
     resync_fraction: float = 0.0
+    trouble: str = ""
 
 
 @dataclass(slots=True)
 class Known:
-    """A volume that was found on the ALUs; ``served`` is None while it is off line."""
+    """A volume that was found or made; ``served`` is None while it is off line, ``reason`` says why."""
 
     objects: tuple[AnyObject, ...]
     reason: str = ""
+    whole: bool = True
     served: Served | None = None
 
     @property
@@ -66,127 +71,161 @@ class Volumes:
     inventory: Inventory
     unit_store: UnitStore
     known: dict[Wwn, Known] = field(default_factory=dict)
+    store: ObjectStore = field(init=False)
+    _told: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.store = ObjectStore(self.inventory)
+
+    async def sweep(self) -> None:
+        """Give back the room of what no volume needs, if all ALUs are there to confirm that."""
+        records = self.inventory.records()
+        if self.inventory.complete and assembly.trustworthy(records):
+            swept = await self.store.sweep(assembly.leftover(records, system_image(records)))
+            if swept:
+                log.info("%d objects of changes that were cut short, or of deleted volumes, are swept away", swept)
 
     async def assemble(self) -> None:
         """Look at what the ALUs hold, and bring on line what is complete and is not yet."""
         image = system_image(self.inventory.records())
-        for finding in image.findings:
-            log.warning("%s", finding)
+        self._tell(image)
         on_line = {wwn: known for wwn, known in self.known.items() if known.served is not None}
-        found = {tree.volume.wwn: _known(tree) for tree in image.volumes}
+        suspects = self.inventory.suspects
+        found = {}
+        for tree in image.volumes:
+            judged = assembly.judge(tree, suspects)
+            found[tree.volume.wwn] = Known(judged.objects, judged.reason, judged.whole)
         self.known = {**found, **on_line}
         for wwn, known in found.items():
-            if wwn not in on_line and not known.reason:
+            if wwn not in on_line:
                 await self._bring_on_line(known)
+
+    def _tell(self, image: SystemImage) -> None:
+        """Log what is wrong with the metadata, each thing once."""
+        for finding in map(str, image.findings):
+            if finding not in self._told:
+                self._told.add(finding)
+                log.warning("%s", finding)
 
     async def _bring_on_line(self, known: Known) -> None:
         try:
-            volume = await self._open(known.objects, fresh=False)
+            if known.reason:
+                raise UsageError(known.reason)
+            await self._serve(known, await self._dirty_logs(known.objects, known.objects, DirtyLog.load))
         except TiergateError as error:
             known.reason = str(error)
             log.error("volume %s stays off line: %s", known.head.name, error)
             return
-        self._serve(known, volume)
         log.info("volume %s is on line", known.head.name)
 
-    def _serve(self, known: Known, volume: Volume) -> None:
-        served = Served(volume, LogicalUnit(volume, Identity(volume.wwn), self.unit_store))
+    async def _serve(self, known: Known, logs: Mapping[Wwn, DirtyLog]) -> None:
+        async def persist(changed: Sequence[AnyObject]) -> None:
+            await self._record(known, changed)
+
+        volume = Volume(known.objects, self.inventory.drivers, self.engine, logs, persist)
+        unit = LogicalUnit(volume, Identity(volume.wwn), self.unit_store)
+        await volume.publish_logs()
+        served = Served(volume, unit)
         known.served, known.reason = served, ""
         if volume.pin_reads():
             log.warning("volume %s was not stopped cleanly: copying its dirty regions", known.head.name)
-            served.resync = asyncio.create_task(self._resynchronize(known, served))
+            served.resync = asyncio.create_task(_resynchronize(known.head.name, served))
 
-    async def _resynchronize(self, known: Known, served: Served) -> None:
-        def progress(fraction: float) -> None:
-            served.resync_fraction = fraction
+    async def _dirty_logs(
+        self, among: Iterable[AnyObject], tree: Iterable[AnyObject], make: Make
+    ) -> dict[Wwn, DirtyLog]:
+        """Make the dirty-region logs of the mirrors among some objects of a tree."""
+        by_wwn = {obj.wwn: obj for obj in tree}
+        logs = {}
+        for mirror in among:
+            if isinstance(mirror, MirrorObject):
+                legs = []
+                for leg in mirror.legs:
+                    if leg.state is LegState.IN_SYNC:
+                        partition = assembly.first_partition(leg.child, by_wwn)
+                        driver = self.inventory.owned(partition.alu).driver
+                        legs.append(LegLog(leg.child, driver, Place.of(partition)))
+                logs[mirror.wwn] = await make(self.engine, Geometry.of(mirror), legs)
+        return logs
 
-        try:
-            await served.volume.resynchronize(progress)
-            log.info("volume %s: all legs are equal again", known.head.name)
-        except TiergateError as error:
-            log.error("volume %s: resynchronization ended: %s", known.head.name, error)
-
-    async def _open(self, objects: Sequence[AnyObject], fresh: bool) -> Volume:
-        by_wwn = {obj.wwn: obj for obj in objects}
-        logs = {obj.wwn: await self._dirty_log(obj, by_wwn, fresh) for obj in objects if isinstance(obj, MirrorObject)}
-        volume = objects[0].wwn
-
-        async def persist(changed: Sequence[AnyObject]) -> None:
-            await self._persist(self.known[volume], changed)
-
-        return Volume(objects, self.inventory.drivers, self.engine, logs, persist)
-
-    async def _dirty_log(self, mirror: MirrorObject, by_wwn: dict[Wwn, AnyObject], fresh: bool) -> DirtyLog:
-        legs = []
-        for leg in mirror.legs:
-            if leg.state is LegState.IN_SYNC:
-                partition = _first_partition(leg.child, by_wwn)
-                driver = self.inventory.drivers.get(partition.alu)
-                if driver is None:
-                    raise UsageError(f"alu {partition.alu} is not attached")
-                legs.append(LegLog(leg.child, driver, Place.of(partition)))
-        make = DirtyLog.create if fresh else DirtyLog.load
-        return await make(self.engine, Geometry.of(mirror), legs)
-
-    async def _persist(self, known: Known, changed: Sequence[AnyObject]) -> None:
-        """Store changed objects on every ALU but those that only failed legs stand on."""
+    async def _record(self, known: Known, changed: Sequence[AnyObject]) -> None:
+        """Make it durable that legs have failed."""
         newer = {obj.wwn: obj for obj in changed}
         objects = tuple(newer.get(obj.wwn, obj) for obj in known.objects)
-        needed = {leaf.alu for leaf in _live_partitions(objects)}
-        everywhere = {obj.alu for obj in objects if isinstance(obj, PartitionObject)}
-        await self.inventory.store(objects, spared=frozenset(everywhere - needed))
+        await self.store.record(objects, changed, assembly.spared_alus(objects))
         known.objects = objects
 
     # What the management asks for
 
     async def create(self, objects: tuple[AnyObject, ...]) -> Known:
-        """Make a new volume: its space empty, its bitmaps clean, its objects stored, and on line."""
-        head = objects[0]
-        assert isinstance(head, VolumeObject)
-        if any(known.head.name == head.name for known in self.known.values()):
-            raise UsageError(f"there is a volume {head.name!r} already")
+        """Make a new volume: its space empty, its bitmaps clean, its objects stored, and on line. All or nothing.
+
+        Raises:
+            TiergateError: it could not be made; there is nothing of it.
+        """
         known = Known(objects)
-        volume = await self._empty(objects)
-        await self.inventory.store(objects)
+        head = known.head
+        if any(other.head.name == head.name for other in self.known.values()):
+            raise UsageError(f"there is a volume {head.name!r} already")
+        await self._empty(objects)
+        logs = await self._dirty_logs(objects, objects, DirtyLog.create)
+        await self.store.create(objects)
+        try:
+            await self._serve(known, logs)
+        except TiergateError:
+            await self.store.remove(head, whole=True)
+            raise
         self.known[head.wwn] = known
-        self._serve(known, volume)
         return known
 
-    async def _empty(self, objects: tuple[AnyObject, ...]) -> Volume:
-        """Give all space back first: hosts must find zeros, and legs must be equal, whatever lay there before."""
-        for obj in objects:
-            if isinstance(obj, PartitionObject):
-                driver = self.inventory.drivers.get(obj.alu)
-                if driver is None:
-                    raise UsageError(f"alu {obj.alu} is not attached")
-                await self.engine.discard(driver, obj.extent.start_bytes, obj.extent.length_bytes)
-        return await self._open(objects, fresh=True)
+    async def _empty(self, objects: Iterable[AnyObject]) -> None:
+        """Give the space of new partitions back: hosts must find zeros, and legs be equal, whatever lay there."""
+        partitions = [obj for obj in objects if isinstance(obj, PartitionObject)]
+        self.inventory.require_room(partitions)
+        for partition in partitions:
+            driver = self.inventory.owned(partition.alu).driver
+            await self.engine.discard(driver, partition.extent.start_bytes, partition.extent.length_bytes)
 
     async def replace(self, objects: tuple[AnyObject, ...]) -> Known:
-        """Go on with a grown tree: what is new is emptied, stored, and put under the running volume."""
+        """Go on with a grown tree: what is new is emptied, stored, and put under the running volume.
+
+        Raises:
+            TiergateError: that could not be done; the volume goes on as it was.
+        """
         known = self.by_wwn(objects[0].wwn)
-        served = self._served(known)
+        if known.served is None:
+            raise UsageError(f"volume {known.head.name!r} is off line: {known.reason}")
+        volume = known.served.volume
         before = {obj.wwn for obj in known.objects}
-        for obj in objects:
-            if isinstance(obj, PartitionObject) and obj.wwn not in before:
-                driver = self.inventory.drivers[obj.alu]
-                await self.engine.discard(driver, obj.extent.start_bytes, obj.extent.length_bytes)
-        by_wwn = {obj.wwn: obj for obj in objects}
-        for obj in objects:
-            if isinstance(obj, MirrorObject) and obj.wwn not in before:
-                served.volume.add_log(obj.wwn, await self._dirty_log(obj, by_wwn, fresh=True))
-        async with served.volume.hold(0, served.volume.blocks):
-            await self.inventory.store(objects)
+        added = [obj for obj in objects if obj.wwn not in before]
+        await self._empty(added)
+        logs = await self._dirty_logs(added, objects, DirtyLog.create)
+        async with volume.quiesced():
+            objects = _newest(objects, known.objects)
+            try:
+                await self.store.change(known.objects, objects, assembly.spared_alus(objects))
+            except RolledBack as error:
+                known.objects = error.objects
+                volume.install(error.objects)
+                raise
             known.objects = objects
-            served.volume.install(objects)
-        served.unit.resized()
+            volume.install(objects, logs)
+        known.served.unit.resized()
         return known
 
     async def delete(self, wwn: Wwn) -> None:
-        """Take a volume off line and off the ALUs."""
+        """Take a volume off line and off the ALUs; those that are away hear of it when they return.
+
+        Raises:
+            TiergateError: no ALU took note of it; the volume is off line, and still there.
+        """
         known = self.by_wwn(wwn)
-        await self._take_off_line(known)
-        await self.inventory.remove(wwn)
+        await self._take_off_line(known, "it was being deleted")
+        try:
+            await self.store.remove(known.head, known.whole)
+        except TiergateError as error:
+            known.reason = f"it could not be deleted: {error}"
+            raise
         del self.known[wwn]
 
     async def clean(self) -> None:
@@ -200,13 +239,13 @@ class Volumes:
 
     async def close(self) -> None:
         """Stop all volumes cleanly."""
-        for known in self.known.values():
-            await self._take_off_line(known)
+        await asyncio.gather(*(self._take_off_line(known, "the appliance stops") for known in self.known.values()))
 
-    async def _take_off_line(self, known: Known) -> None:
+    async def _take_off_line(self, known: Known, reason: str) -> None:
         served, known.served = known.served, None
         if served is None:
             return
+        known.reason = reason
         if served.resync is not None:
             served.resync.cancel()
             await asyncio.gather(served.resync, return_exceptions=True)
@@ -227,10 +266,10 @@ class Volumes:
             raise UsageError(f"there is no volume {wwn}")
         return known
 
-    def _served(self, known: Known) -> Served:
-        if known.served is None:
-            raise UsageError(f"volume {known.head.name!r} is off line: {known.reason}")
-        return known.served
+    def unit(self, wwn: Wwn) -> LogicalUnit | None:
+        """Give the logical unit of a volume that is on line."""
+        known = self.known.get(wwn)
+        return None if known is None or known.served is None else known.served.unit
 
     def using(self, alu: Wwn) -> list[str]:
         """Name the volumes that have a partition on an ALU."""
@@ -240,80 +279,49 @@ class Volumes:
             if any(isinstance(obj, PartitionObject) and obj.alu == alu for obj in known.objects)
         ]
 
-    def status(self, known: Known) -> VolumeStatus:
-        """Describe a volume."""
-        head, served = known.head, known.served
-        objects = known.objects if served is None else served.volume.objects
-        faults = loss.degraded(objects)
-        state, percent = VolumeState.ONLINE, None
-        if served is None:
-            state = VolumeState.OFFLINE
-        elif served.resync is not None and not served.resync.done():
-            state, percent = VolumeState.RESYNC, round(100 * served.resync_fraction, 1)
-        elif faults:
-            state = VolumeState.DEGRADED
-        return VolumeStatus(
-            wwn=head.wwn,
-            name=head.name,
-            state=state,
-            blocks=head.blocks,
-            block_bytes=head.block_bytes,
-            layout=head.layout,
-            created=head.created,
-            objects=objects,
-            detail="; ".join(filter(None, [known.reason, *faults])),
-            resync_percent=percent,
-        )
+    def status(self) -> list[VolumeStatus]:
+        """Describe all volumes."""
+        return [describe(known) for known in self.known.values()]
 
 
-def _known(tree: VolumeTree) -> Known:
-    """Judge a tree that was found: what is missing below a failed leg keeps nothing off line."""
-    missing = {finding.wwn for finding in tree.problems if finding.wwn is not None}
-    by_wwn = {obj.wwn: obj for obj in tree.objects}
-
-    def broken(wwn: Wwn) -> bool:
-        return wwn in missing or wwn not in by_wwn or any(broken(child) for child in by_wwn[wwn].children)
-
-    spared: set[Wwn] = set()
-    objects: list[AnyObject] = []
-    for obj in tree.objects:
-        if obj.wwn in spared:
-            spared |= set(obj.children)
-            continue
-        objects.append(obj)
-        if isinstance(obj, MirrorObject):
-            gone = [leg.child for leg in obj.legs if leg.state is not LegState.IN_SYNC and broken(leg.child)]
-            spared |= set(gone)
-            objects += [_stand_in(child, obj, tree.volume.block_bytes) for child in gone]
-    problems = [str(finding) for finding in tree.problems if finding.wwn not in spared]
-    return Known(tuple(objects), "; ".join(problems))
-
-
-def _stand_in(child: Wwn, mirror: MirrorObject, block_bytes: int) -> PartitionObject:
-    """Stand for a failed leg that is not there, on an ALU that is not there: it is never read or written."""
-    absent = Wwn(f"5{child[-15:]}")
-    return PartitionObject(
-        wwn=child, volume=mirror.volume, alu=absent, extent=Extent(0, mirror.blocks * block_bytes), generation=0
+def describe(known: Known) -> VolumeStatus:
+    """Describe a volume."""
+    head, served = known.head, known.served
+    faults = loss.degraded(known.objects)
+    state, percent = VolumeState.ONLINE, None
+    if served is None:
+        state = VolumeState.OFFLINE
+    elif served.resync is not None and not served.resync.done():
+        state, percent = VolumeState.RESYNC, round(100 * served.resync_fraction, 1)
+    elif faults or served.trouble:
+        state = VolumeState.DEGRADED
+    return VolumeStatus(
+        wwn=head.wwn,
+        name=head.name,
+        state=state,
+        blocks=head.blocks,
+        block_bytes=head.block_bytes,
+        layout=head.layout,
+        created=head.created,
+        objects=known.objects,
+        detail="; ".join(filter(None, [known.reason, served.trouble if served else "", *faults])),
+        resync_percent=percent,
     )
 
 
-def _first_partition(wwn: Wwn, by_wwn: dict[Wwn, AnyObject]) -> PartitionObject:
-    """Give the first partition of a leg: the one with its bitmap."""
-    obj = by_wwn[wwn]
-    while not isinstance(obj, PartitionObject):
-        obj = by_wwn[obj.children[0]]
-    return obj
+async def _resynchronize(name: str, served: Served) -> None:
+    def progress(fraction: float) -> None:
+        served.resync_fraction = fraction
+
+    try:
+        await served.volume.resynchronize(progress)
+        log.info("volume %s: all legs are equal again", name)
+    except TiergateError as error:
+        served.trouble = f"resynchronization ended: {error}"
+        log.error("volume %s: %s", name, served.trouble)
 
 
-def _live_partitions(objects: Sequence[AnyObject]) -> Iterable[PartitionObject]:
-    """Yield the partitions that are below no failed leg."""
-    by_wwn = {obj.wwn: obj for obj in objects}
-    pending = [objects[0]]
-    while pending:
-        obj = pending.pop()
-        if isinstance(obj, PartitionObject):
-            yield obj
-        elif isinstance(obj, MirrorObject):
-            pending += [by_wwn[leg.child] for leg in obj.legs if leg.state is LegState.IN_SYNC]
-        else:
-            pending += [by_wwn[child] for child in obj.children]
+def _newest(objects: Sequence[AnyObject], current: Iterable[AnyObject]) -> tuple[AnyObject, ...]:
+    """Give a tree with those objects that changed meanwhile (a leg has failed) as they are now (D3)."""
+    now = {obj.wwn: obj for obj in current}
+    return tuple(max(obj, now.get(obj.wwn, obj), key=lambda one: one.generation) for obj in objects)

@@ -8,6 +8,7 @@ concat, volume) are stored on every ALU below them, so that a volume of N member
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import msgspec
 
@@ -96,8 +97,16 @@ class MirrorObject(StoredObject, frozen=True, kw_only=True, tag="mirror"):
         return tuple(leg.child for leg in self.legs)
 
 
+DELETED_LAYOUT: Final = "deleted"
+"""The layout of a volume object that only says that its volume is gone."""
+
+
 class VolumeObject(StoredObject, frozen=True, kw_only=True, tag="volume"):
-    """The root of a tree: what a host sees (T2). ``created`` is UTC in ISO 8601."""
+    """The root of a tree: what a host sees (T2). ``created`` is UTC in ISO 8601.
+
+    One of ``DELETED_LAYOUT`` is a tombstone: it outvotes older copies on ALUs that were away when the volume was
+    deleted, and goes when none can come back.
+    """
 
     name: str
     root: Wwn
@@ -110,6 +119,11 @@ class VolumeObject(StoredObject, frozen=True, kw_only=True, tag="volume"):
     def children(self) -> tuple[Wwn, ...]:
         """The one object below, as in the other objects."""
         return (self.root,)
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is a tombstone."""
+        return self.layout == DELETED_LAYOUT
 
 
 AnyObject = PartitionObject | StripeObject | ConcatObject | MirrorObject | VolumeObject

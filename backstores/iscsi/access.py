@@ -6,10 +6,13 @@ matches learns of nothing (S2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from backstores.scsi.model import Nexus
+
+WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
+"""What a portal that listens on every address of the machine has in place of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,28 @@ class Access(Protocol):
 
     def open_nexus(self, account: Account, initiator: str, isid: bytes, target: str, group_tag: int) -> Nexus:
         """Make the I_T nexus of a new session. Called after a login has succeeded, never before."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessVia:
+    """The same answers for one connection: a wildcard address becomes the one that this host has reached."""
+
+    access: Access
+    address: str
+
+    def account(self, initiator: str) -> Account | None:
+        """Find the host of an initiator name."""
+        return self.access.account(initiator)
+
+    def targets(self, account: Account) -> tuple[Target, ...]:
+        """Give the targets, with addresses that mean something to the host (RFC 7143, appendix C)."""
+        return tuple(
+            replace(target, portals=tuple(map(self._seen, target.portals))) for target in self.access.targets(account)
+        )
+
+    def open_nexus(self, account: Account, initiator: str, isid: bytes, target: str, group_tag: int) -> Nexus:
+        """Make the I_T nexus of a new session."""
+        return self.access.open_nexus(account, initiator, isid, target, group_tag)
+
+    def _seen(self, portal: Portal) -> Portal:
+        return replace(portal, address=self.address) if portal.address in WILDCARDS else portal

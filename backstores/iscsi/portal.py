@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backstores.errors import UsageError
-from backstores.iscsi.access import Access
+from backstores.iscsi.access import Access, AccessVia
 from backstores.iscsi.connection import Connection
 from backstores.iscsi.limits import Limits
 from backstores.iscsi.sender import SCRATCH_BYTES, Sender
@@ -140,7 +140,7 @@ class Portal:
         self._logging_in.add(connection)
         self._per_address[connection.address] += 1
         return Connection(
-            self._access,
+            AccessVia(self._access, connection.local_address),
             self.registry,
             self.group_tag,
             connection.address,

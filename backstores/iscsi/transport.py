@@ -91,6 +91,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.core: Connection | None = None
         self.address = ""
+        self.local_address = ""
         self._house = house
         self._buffer = buffer
         self._fd = -1
@@ -108,6 +109,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._fd = endpoint.fileno()
         transport.set_write_buffer_limits(high=0)  # any unsent byte stops the reading
         self.address = str(transport.get_extra_info("peername")[0])
+        self.local_address = str(transport.get_extra_info("sockname")[0])
         self.core = self._house.admit(self)
         if self.core is None:
             transport.abort()

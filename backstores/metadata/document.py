@@ -16,7 +16,7 @@ from backstores.metadata.region import RegionSector
 from backstores.metadata.sector import Sector
 from backstores.metadata.signatures import SIGNATURES
 from backstores.metadata.steps import IO_UNIT
-from backstores.objects import AnyObject, Extent, Leg
+from backstores.objects import DELETED_LAYOUT, AnyObject, Extent, Leg
 from backstores.wire import Wire
 
 INTRODUCTION: Final = f"""\
@@ -72,12 +72,15 @@ sector holds {REGIONS_OF_A_SECTOR}. The bitmap lies in the extent `bitmap` of th
 be read, or that names another mirror, leg, place or size, counts as all dirty. Of several legs the union counts.
 """
 
-BODY: Final = """
+BODY: Final = f"""
 ## Body of an object region
 
 MessagePack: a map with the one entry `objects`, an array of maps. Each has the entry `type`, and those of its type; an
 entry with a default value may be absent. Extents start and end on multiples of 1 MiB, lie in the data area and don't
 overlap. Free room is what they leave; it is stored nowhere else.
+
+A volume object with the layout `{DELETED_LAYOUT}` is a tombstone: its volume is being deleted, or was while an ALU with
+parts of it was away. No other object of that volume counts.
 """
 
 SIGNATURE_TEXT: Final = """

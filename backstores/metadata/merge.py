@@ -4,7 +4,8 @@ A second-tier object is stored on every ALU below it; a crash between two ALUs l
 different age. Of the copies of one object the highest generation counts; two copies of one generation
 that differ contradict each other, and neither counts. From each volume object the tree below is
 followed. A tree that is not whole is told with what is missing, and holds up no other (C3): whether it
-can serve without (a mirror can) is for others to decide. Nothing is mended here.
+can serve without (a mirror can) is for others to decide. Nothing is mended here. A tombstone counts like
+any volume object and leads to no tree: what is left of its volume are orphans.
 """
 
 from __future__ import annotations
@@ -76,9 +77,10 @@ def system_image(records: Iterable[AluRecord]) -> SystemImage:
         for alu, times in Counter(record.alu for record in read).items()
         if times > 1
     ]
-    trees = [_tree(item, known) for item in known.objects.values() if isinstance(item, VolumeObject)]
+    heads = [item for item in known.objects.values() if isinstance(item, VolumeObject)]
+    trees = [_tree(head, known) for head in heads if not head.deleted]
     trees.sort(key=lambda tree: (tree.volume.name, tree.volume.wwn))
-    reached = {item.wwn for tree in trees for item in tree.objects}
+    reached = {item.wwn for tree in trees for item in tree.objects} | {head.wwn for head in heads}
     orphans = tuple(item for wwn, item in sorted(known.objects.items()) if wwn not in reached)
     for tree in trees:
         findings += _absent_copies(tree, known)

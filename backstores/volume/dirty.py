@@ -53,7 +53,7 @@ class DirtyLog:
 
     @classmethod
     async def load(cls, engine: Engine, geometry: Geometry, legs: Sequence[LegLog]) -> DirtyLog:
-        """Read the bitmaps of all legs; one that can't be read counts as all dirty."""
+        """Read the bitmaps of all legs; one that can't be read counts as all dirty. ``publish`` comes next."""
         loaded = await asyncio.gather(*(_load_leg(engine, geometry, leg) for leg in legs))
         return cls(engine, geometry, legs, merge(loaded, geometry))
 
@@ -65,13 +65,21 @@ class DirtyLog:
             LeafFailed: it could not be written to a leg.
         """
         created = cls(engine, geometry, legs, Loaded(frozenset(), Stamp()))
-        await created._write_batch()
+        await created.publish()
         return created
 
     @property
     def hot(self) -> RegionStates:
         """The regions' states for the hot path."""
         return RegionStates(self._core.state, self.geometry.region_blocks.bit_length() - 1)
+
+    async def publish(self) -> None:
+        """Make the bitmaps of all legs alike, before anything else is done: what only one says could be lost with it.
+
+        Raises:
+            LeafFailed: a leg did not take it.
+        """
+        await self._write_batch()
 
     async def mark(self, lba: int, blocks: int) -> None:
         """Make the dirty bits of a range of the mirror durable.
@@ -120,18 +128,24 @@ class DirtyLog:
             if batch is None:
                 return
             try:
-                await asyncio.gather(*(self._write_leg(leg, batch) for leg in self._legs))
+                outcomes = await asyncio.gather(*(self._write_leg(leg, batch) for leg in self._legs))
             except BaseException:
                 self._core.failed(batch)
                 raise
+            # Only now: while one leg is still being written, the next batch could be overtaken by this one.
+            failure = next(filter(None, outcomes), None)
+            if failure is not None:
+                self._core.failed(batch)
+                raise failure
             self._core.written(batch)
 
-    async def _write_leg(self, leg: LegLog, batch: Batch) -> None:
+    async def _write_leg(self, leg: LegLog, batch: Batch) -> LeafFailed | None:
         try:
             for write in batch.writes(leg.place):
                 await self._engine.write(leg.driver, write.offset, (memoryview(write.data),), durable=True)
         except AluError as error:
-            raise LeafFailed(leg.place.leg, Op.WRITE, error.errno, 0, f"dirty-region bitmap: {error}") from error
+            return LeafFailed(leg.place.leg, Op.WRITE, error.errno, 0, f"dirty-region bitmap: {error}")
+        return None
 
 
 async def _load_leg(engine: Engine, geometry: Geometry, leg: LegLog) -> Loaded:

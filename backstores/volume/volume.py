@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from types import MappingProxyType
 
 from backstores.alu.base import AluDriver
 from backstores.block import (
@@ -86,8 +87,12 @@ class Volume:
         self.write_now: hotpath.Now = hotpath.never
         self.install(objects)
 
-    def install(self, objects: Sequence[AnyObject]) -> None:
-        """Go on with these objects. The caller has made them durable, and keeps out writers that must not see both."""
+    def install(self, objects: Sequence[AnyObject], logs: Mapping[Wwn, DirtyLog] = MappingProxyType({})) -> None:
+        """Go on with these objects, and the dirty-region logs of mirrors among them that are new.
+
+        The caller has made them durable, and keeps out writers that must not see both.
+        """
+        self._logs.update(logs)
         head = objects[0]
         assert isinstance(head, VolumeObject)
         self.objects = tuple(objects)
@@ -108,9 +113,11 @@ class Volume:
                 flat, self._drivers, states, self._locks.entries, self.block_bytes
             )
 
-    def add_log(self, mirror: Wwn, dirty_log: DirtyLog) -> None:
-        """Take the dirty-region log of a mirror on, before ``install`` brings the mirror in."""
-        self._logs[mirror] = dirty_log
+    @asynccontextmanager
+    async def quiesced(self) -> AsyncIterator[None]:
+        """Keep all writers out, and every other change of the tree, while the context lasts."""
+        async with self._locks.hold(0, self.blocks), self._changing:
+            yield
 
     # The general path
 
@@ -188,6 +195,7 @@ class Volume:
             self._logs[mirror].drop(legs)
             if self._pinned.get(mirror) in legs:
                 del self._pinned[mirror]
+                self._pin(next(obj for obj in changed if obj.wwn == mirror))
         self.install(changed)
 
     async def _settle(self, steps: Plan, blamed: set[Wwn | None]) -> None:
@@ -230,6 +238,24 @@ class Volume:
 
     # Dirty regions
 
+    async def publish_logs(self) -> None:
+        """Make the bitmaps of all legs alike, before the first request. A leg that does not take it is given up.
+
+        Raises:
+            StageFailed: a mirror can't spare the leg.
+            Offline: that the leg has failed can't be recorded.
+        """
+        for dirty_log in self._logs.values():
+            while True:
+                objects = self.objects
+                try:
+                    await dirty_log.publish()
+                    break
+                except LeafFailed as failure:
+                    failed = StageFailed([failure])
+                    if not await self._absorbed(failed, objects):
+                        raise failed from failure
+
     async def resynchronize(self, progress: Callable[[float], None] = lambda fraction: None) -> None:
         """Copy what an unclean stop left dirty from one leg to the others; reads go to that leg meanwhile (D2)."""
         todo = [(mirror, region) for mirror, found in self._logs.items() for region in found.dirty_at_open]
@@ -248,11 +274,16 @@ class Volume:
         """Send reads of mirrors that an unclean stop left dirty to one leg each; say whether there are any."""
         for obj in self.objects:
             if isinstance(obj, MirrorObject) and self._logs[obj.wwn].dirty_at_open:
-                in_sync = [leg.child for leg in obj.legs if leg.state is LegState.IN_SYNC]
-                if len(in_sync) > 1:
-                    self._pinned[obj.wwn] = in_sync[0]
+                self._pin(obj)
         self.install(self.objects)
         return bool(self._pinned)
+
+    def _pin(self, mirror: AnyObject) -> None:
+        """Send reads of a mirror to its first leg in sync, if there is another that may differ."""
+        assert isinstance(mirror, MirrorObject)
+        in_sync = [leg.child for leg in mirror.legs if leg.state is LegState.IN_SYNC]
+        if len(in_sync) > 1:
+            self._pinned[mirror.wwn] = in_sync[0]
 
     async def clean(self) -> None:
         """Clear the dirty bits of regions that were not written to lately. Called every few seconds."""
@@ -283,6 +314,7 @@ class Volume:
                         await dirty_log.clear(dirty_log.idle_regions())
             finally:
                 self._open = False
+                self._bind()  # a leg that failed meanwhile has brought the hot path back
 
 
 class _Held:
