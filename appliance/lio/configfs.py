@@ -1,0 +1,185 @@
+"""Reads LIO's part of configfs, and carries steps out there: the one module that touches /sys/kernel/config.
+
+Each call may wait for the kernel, which may wait for commands that our own handlers answer: call from a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from appliance.lio.plan import MakeFolder, MakeLink, Present, RemoveFolder, RemoveLink, Set, StartHandler, StopHandler
+from appliance.lio.rules import UNSET
+from appliance.lio.tree import ALIAS, ENABLE, NAMES, Kind, Node, Site
+from backstores.errors import TiergateError
+
+ROOT: Final = Path("/sys/kernel/config/target")
+LINK: Final = "tiergate"
+"""What our links are called; the kernel doesn't mind."""
+
+FolderStep = MakeFolder | RemoveFolder | Set | MakeLink | RemoveLink
+"""The steps that are this module's; the others are the handlers'."""
+
+
+class LioError(TiergateError):
+    """The kernel refused a step. ``path`` says at which node."""
+
+    def __init__(self, step: FolderStep, reason: OSError) -> None:
+        self.path = step.path
+        super().__init__(_explain(step, reason))
+
+
+class Configfs:
+    """LIO's folders below ``root``."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+        self._steps: dict[type, Callable[..., None]] = {
+            MakeFolder: lambda step: os.mkdir(self._root / step.path),
+            RemoveFolder: lambda step: os.rmdir(self._root / step.path),
+            Set: self._set,
+            MakeLink: lambda step: os.symlink(self._root / step.link, self._root / step.path / LINK),
+            RemoveLink: lambda step: os.unlink(self._links(step.path)[0]),
+        }
+
+    def carry_out(self, step: FolderStep) -> None:
+        """Carry out one step.
+
+        Raises:
+            LioError: the kernel refused it; nothing has changed.
+        """
+        try:
+            self._steps[type(step)](step)
+        except OSError as error:
+            raise LioError(step, error) from error
+
+    def _set(self, step: Set) -> None:
+        value = UNSET if step.name.startswith("auth/") and not step.value else step.value
+        # One write, without a line's end: configfs takes each write as a whole value.
+        handle = os.open(self._root / step.path / step.name, os.O_WRONLY)
+        try:
+            os.write(handle, value.encode())
+        finally:
+            os.close(handle)
+
+    # Reading
+
+    def read(self, site: Site) -> Present:
+        """Look at what is there. This is done once, at the start; from then on we know.
+
+        Raises:
+            LioError: a setting can't be read.
+        """
+        nodes: dict[str, Node] = {}
+        foreign: set[str] = set()
+        for path, node in (*self._backstores(site), *self._target(site)):
+            if node is None:
+                foreign.add(path)
+            else:
+                nodes[path] = node
+        return Present(nodes, frozenset(foreign))
+
+    def _backstores(self, site: Site) -> Iterator[tuple[str, Node | None]]:
+        if not (self._root / site.hba).is_dir():
+            return
+        yield site.hba, Node(Kind.HBA)
+        for name in self._folders(site.hba):
+            path = f"{site.hba}/{name}"
+            ours = name.startswith(site.backstore_prefix)
+            yield path, self._node(Kind.BACKSTORE, path) if ours else None
+
+    def _target(self, site: Site) -> Iterator[tuple[str, Node | None]]:
+        if not (self._root / site.target).is_dir():
+            return
+        groups = [f"{site.target}/{name}" for name in self._folders(site.target) if name.startswith("tpgt_")]
+        strange = [group for group in groups if self._read(group, ALIAS) != site.alias and not self._bare(group)]
+        yield site.target, None if strange else Node(Kind.TARGET)
+        for group in groups:
+            if group != site.group or group in strange:
+                yield group, None  # another storage processor's, or not even ours
+            else:
+                yield from self._group(group)
+
+    def _group(self, group: str) -> Iterator[tuple[str, Node]]:
+        yield group, self._node(Kind.GROUP, group)
+        for kind, folder in ((Kind.LUN, "lun"), (Kind.ACL, "acls"), (Kind.PORTAL, "np")):
+            for name in self._folders(f"{group}/{folder}"):
+                path = f"{group}/{folder}/{name}"
+                yield path, self._node(kind, path)
+                if kind is Kind.ACL:
+                    for below in self._folders(path):
+                        if below.startswith("lun_"):
+                            yield f"{path}/{below}", self._node(Kind.MAPPED_LUN, f"{path}/{below}")
+
+    def _bare(self, group: str) -> bool:
+        """Say whether a portal group was made a moment ago and nothing was put into it: a start that was killed."""
+        filled = any(self._folders(f"{group}/{folder}") for folder in ("lun", "acls", "np"))
+        return not filled and self._read(group, ENABLE) == "0"
+
+    def _node(self, kind: Kind, path: str) -> Node:
+        settings = {name: self._read(path, name) for name in NAMES.get(kind, ())}
+        links = self._links(path) if kind in (Kind.LUN, Kind.MAPPED_LUN) else []
+        link = os.path.relpath(os.path.realpath(links[0]), self._root) if links else ""
+        return Node(kind, settings, link)
+
+    def _read(self, path: str, name: str) -> str:
+        compose = COMPOSED.get(name)
+        if compose is not None:
+            return compose(lambda part: self._text(path, part))
+        text = self._text(path, name)
+        return "" if name.startswith("auth/") and text == UNSET else text
+
+    def _text(self, path: str, name: str) -> str:
+        try:
+            return (self._root / path / name).read_text().strip()
+        except OSError as error:
+            raise LioError(Set(path, name, ""), error) from error
+
+    def _folders(self, path: str) -> list[str]:
+        with os.scandir(self._root / path) as found:
+            return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+
+    def _links(self, path: str) -> list[str]:
+        with os.scandir(self._root / path) as found:
+            return [entry.path for entry in found if entry.is_symlink()]
+
+
+def _control(read: Callable[[str], str]) -> str:
+    """Give back what was written to a backstore's control file, which can't be read."""
+    names = ("dev_config", "hw_block_size", "max_data_area_mb", "nl_reply_supported")
+    return ",".join(f"{name}={read(f'attrib/{name}')}" for name in names)
+
+
+COMPOSED: Final[Mapping[str, Callable[[Callable[[str], str]], str]]] = {
+    "control": _control,
+    # "T10 VPD Unit Serial Number: ..."
+    "wwn/vpd_unit_serial": lambda read: read("wwn/vpd_unit_serial").rpartition(":")[2].strip(),
+}
+"""Settings that don't read as they are written."""
+
+TOO_OLD: Final = (
+    "this kernel ({release}) has no {path}/{name}; Linux 6.0 or later is needed, or serve with --frontend embedded"
+)
+
+
+def _explain(step: FolderStep | StartHandler | StopHandler, reason: OSError) -> str:
+    """Say what the kernel refused, in words; never a value, which may be a secret."""
+    name = step.path.rpartition("/")[2]
+    match step:
+        case Set() if reason.errno in (errno.ENOENT, errno.EACCES):
+            return TOO_OLD.format(release=os.uname().release, path=step.path, name=step.name)
+        case Set():
+            return f"LIO refuses the value for {step.path}/{step.name}: {reason.strerror}"
+        case MakeFolder(kind=Kind.PORTAL):
+            return (
+                f"LIO can't listen on {name}: the port is taken or the address is not ours ({reason.strerror});"
+                " `ss -ltnp` shows who has it; choose another with --portal ADDRESS:PORT"
+            )
+        case MakeFolder(kind=Kind.TARGET):
+            return f"LIO refuses the target name {name}: {reason.strerror}; choose another with --iqn"
+        case MakeFolder(kind=Kind.ACL):
+            return f"LIO refuses the initiator name {name}: {reason.strerror}"
+    return f"LIO refuses {type(step).__name__} at {step.path}: {reason.strerror}"
