@@ -21,6 +21,7 @@ them anew: that is how formats share a header. Multi-byte fields are big-endian 
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any, ClassVar, Literal, Self, overload
 
 from backstores.errors import ProtocolError
@@ -125,11 +126,13 @@ class Wire:
 
     __slots__ = ("raw",)
     SIZE: ClassVar[int]
+    ORDER: ClassVar[Literal["big", "little"]]
     FIELDS: ClassVar[dict[str, Bits | Bytes]]
 
     def __init_subclass__(cls, size: int, order: Literal["big", "little"] = "big", **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         cls.SIZE = size
+        cls.ORDER = order
         declared = {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items()}
         cls.FIELDS = {k: v for k, v in declared.items() if isinstance(v, Bits | Bytes)}
         taken: dict[int, str] = {}
@@ -212,6 +215,22 @@ class Wire:
         if at < cls.SIZE * 8:
             rows.append(_row(at, cls.SIZE * 8, "reserved", "zero"))
         return "\n".join(rows)
+
+
+def packer(cls: type[Wire]) -> Struct:
+    """Derive a ``Struct`` for a whole format: one number for each field, in order; a hot path's codec.
+
+    Raises:
+        TypeError: a field is not a whole number of 1, 2, 4 or 8 bytes.
+    """
+    codes = {8: "B", 16: "H", 32: "I", 64: "Q"}
+    text, at = "<" if cls.ORDER == "little" else ">", 0
+    for field in sorted(cls.FIELDS.values(), key=lambda f: f.first_bit):
+        if not isinstance(field, Bits) or field.first_bit % 8 or field.width not in codes:
+            raise TypeError(f"{cls.__name__}.{field.name} has no code in a Struct")
+        text += "x" * (field.byte - at) + codes[field.width]
+        at = field.end
+    return Struct(text + "x" * (cls.SIZE - at))
 
 
 def _row(first: int, end: int, name: str, meaning: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from backstores.iscsi.pdu import BHS_BYTES, Opcode, packer
-from backstores.wire import Bits, Wire
+from backstores.iscsi.pdu import BHS_BYTES, Opcode
+from backstores.wire import Bits, Wire, packer
 
 READ_10: Final = 0x28
 WRITE_10: Final = 0x2A

@@ -4,14 +4,13 @@ A PDU is a basic header segment (BHS, 48 bytes), perhaps additional header segme
 header digest, the data segment padded to four bytes, perhaps a data digest. The classes declare the
 BHS; ``Layout`` says how long the rest is.
 
-Everybody but the hot path reads a PDU with ``Class.parse``; the hot path takes what ``packer`` derives
+Everybody but the hot path reads a PDU with ``Class.parse``; the hot path takes what ``wire.packer`` derives
 from the same kind of declaration.
 """
 
 from __future__ import annotations
 
 import enum
-from struct import Struct
 from typing import Final
 
 from backstores.wire import Bits, Buffer, Bytes, Wire
@@ -407,22 +406,6 @@ TARGET_PDUS: Final[dict[int, type[Wire]]] = {
 def padded(length_bytes: int) -> int:
     """Give a segment's length on the wire: whole words."""
     return length_bytes + 3 & ~3
-
-
-def packer(cls: type[Wire]) -> Struct:
-    """Derive a ``Struct`` for a whole format: one number for each field, in order; the hot path's codec.
-
-    Raises:
-        TypeError: a field is not a whole number of 1, 2, 4 or 8 bytes.
-    """
-    codes = {8: "B", 16: "H", 32: "I", 64: "Q"}
-    text, at = ">", 0
-    for field in sorted(cls.FIELDS.values(), key=lambda f: f.first_bit):
-        if not isinstance(field, Bits) or field.first_bit % 8 or field.width not in codes:
-            raise TypeError(f"{cls.__name__}.{field.name} has no code in a Struct")
-        text += "x" * (field.byte - at) + codes[field.width]
-        at = field.end
-    return Struct(text + "x" * (cls.SIZE - at))
 
 
 def data_segment(data: Buffer) -> bytes:

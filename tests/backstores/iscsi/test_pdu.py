@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backstores.iscsi import fast, pdu
-from backstores.wire import Bits, Wire, WireError
+from backstores.wire import Bits, Wire, WireError, packer
 
 LUN_1 = "0001000000000000"
 NO_LUN = "00" * 8
@@ -247,7 +247,7 @@ def test_fields_of_the_hot_path_lie_where_the_general_ones_do(quick: type[Wire],
 def test_a_derived_struct_is_the_declaration(quick: type[Wire]) -> None:
     ordered = sorted(quick.FIELDS.values(), key=lambda f: f.first_bit)
     values = [(1 << field.width) - 2 - number for number, field in enumerate(ordered)]
-    raw = pdu.packer(quick).pack(*values)
+    raw = packer(quick).pack(*values)
     assert raw == quick.build(**{field.name: value for field, value in zip(ordered, values, strict=True)})
 
 
@@ -264,4 +264,4 @@ def test_a_field_of_odd_width_has_no_struct() -> None:
         half = Bits(byte=0, width=4)
 
     with pytest.raises(TypeError, match=r"Odd\.half"):
-        pdu.packer(Odd)
+        packer(Odd)
