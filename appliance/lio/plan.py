@@ -105,7 +105,7 @@ def plan(present: Present, wanted: Tree) -> list[Step]:
             raise NotOurs(path)
     gone = _gone(present, wanted)
     kept = {path: node for path, node in present.nodes.items() if path not in gone}
-    return [*_remove(present, gone), *_make(present, kept, wanted), *_enable(kept, wanted)]
+    return [*_silence(present), *_remove(present, gone), *_make(present, kept, wanted), *_enable(kept, wanted)]
 
 
 def _gone(present: Present, wanted: Tree) -> set[str]:
@@ -139,26 +139,29 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
+def _silence(present: Present) -> Iterator[Step]:
+    """Take over what a killed predecessor has left without a handler, what will go included.
+
+    Its commands end BUSY, which hosts retry, and its ring starts anew. Without this the kernel would wait
+    for them for ever as soon as a LUN is taken away.
+    """
+    for path, node in sorted(present.nodes.items()):
+        if node.kind is Kind.BACKSTORE and node.settings.get(ENABLE) == "1" and path not in present.handled:
+            yield Set(path, BLOCK, "1")
+            yield Set(path, RESET, "1")
+
+
 def _remove(present: Present, gone: Collection[str]) -> Iterator[Step]:
     nodes = present.nodes
     for path in sorted(gone):
         if nodes[path].kind is Kind.GROUP and nodes[path].settings.get(ENABLE) == "1":
             yield Set(path, ENABLE, "0")
-    for path in sorted(gone):
-        if _enabled_backstore(nodes[path]) and path not in present.handled:
-            # Nobody answers its commands: without this the kernel would wait for them for ever.
-            yield Set(path, BLOCK, "1")
-            yield Set(path, RESET, "1")
     for path in sorted(gone, key=lambda path: (nodes[path].kind, path), reverse=True):
         if nodes[path].link:
             yield RemoveLink(path)
         if path in present.handled:
             yield StopHandler(path)
         yield RemoveFolder(path)
-
-
-def _enabled_backstore(node: Node) -> bool:
-    return node.kind is Kind.BACKSTORE and node.settings.get(ENABLE) == "1"
 
 
 def _make(present: Present, kept: Tree, wanted: Tree) -> Iterator[Step]:
@@ -168,19 +171,14 @@ def _make(present: Present, kept: Tree, wanted: Tree) -> Iterator[Step]:
             yield MakeFolder(path, node.kind)
             if node.link:
                 yield MakeLink(path, node.link)
-        taken_over = there is not None and path not in present.handled and node.kind is Kind.BACKSTORE
-        if taken_over:
-            # A predecessor was killed: its commands end BUSY, which hosts retry, and the ring starts anew.
-            yield Set(path, BLOCK, "1")
-            yield Set(path, RESET, "1")
         for name, value in node.settings.items():
             late = node.kind is Kind.GROUP and name == ENABLE
             if not late and (there is None or there.settings.get(name) != value):
                 yield Set(path, name, value)
         if node.kind is Kind.BACKSTORE and path not in (present.handled & kept.keys()):
             yield StartHandler(path)
-        if taken_over:
-            yield Set(path, BLOCK, "0")
+            if there is not None:
+                yield Set(path, BLOCK, "0")  # taken over
 
 
 def _enable(kept: Tree, wanted: Tree) -> Iterator[Step]:
