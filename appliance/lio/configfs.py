@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from appliance.lio.plan import MakeFolder, MakeLink, Present, RemoveFolder, RemoveLink, Set, StartHandler, StopHandler
+from appliance.lio.plan import MakeFolder, MakeLink, Present, RemoveFolder, RemoveLink, Set
 from appliance.lio.rules import UNSET
 from appliance.lio.tree import ALIAS, ENABLE, NAMES, Kind, Node, Site
 from backstores.errors import TiergateError
@@ -25,23 +25,23 @@ FolderStep = MakeFolder | RemoveFolder | Set | MakeLink | RemoveLink
 
 
 class LioError(TiergateError):
-    """The kernel refused a step. ``path`` says at which node."""
+    """A step could not be carried out. ``path`` says at which node."""
 
-    def __init__(self, step: FolderStep, reason: OSError) -> None:
-        self.path = step.path
-        super().__init__(_explain(step, reason))
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Configfs:
     """LIO's folders below ``root``."""
 
     def __init__(self, root: Path = ROOT) -> None:
-        self._root = root
+        self.root = root
         self._steps: dict[type, Callable[..., None]] = {
-            MakeFolder: lambda step: os.mkdir(self._root / step.path),
-            RemoveFolder: lambda step: os.rmdir(self._root / step.path),
+            MakeFolder: lambda step: os.mkdir(self.root / step.path),
+            RemoveFolder: lambda step: os.rmdir(self.root / step.path),
             Set: self._set,
-            MakeLink: lambda step: os.symlink(self._root / step.link, self._root / step.path / LINK),
+            MakeLink: lambda step: os.symlink(self.root / step.link, self.root / step.path / LINK),
             RemoveLink: lambda step: os.unlink(self._links(step.path)[0]),
         }
 
@@ -54,12 +54,12 @@ class Configfs:
         try:
             self._steps[type(step)](step)
         except OSError as error:
-            raise LioError(step, error) from error
+            raise LioError(step.path, _explain(step, error)) from error
 
     def _set(self, step: Set) -> None:
         value = UNSET if step.name.startswith("auth/") and not step.value else step.value
         # One write, without a line's end: configfs takes each write as a whole value.
-        handle = os.open(self._root / step.path / step.name, os.O_WRONLY)
+        handle = os.open(self.root / step.path / step.name, os.O_WRONLY)
         try:
             os.write(handle, value.encode())
         finally:
@@ -83,7 +83,7 @@ class Configfs:
         return Present(nodes, frozenset(foreign))
 
     def _backstores(self, site: Site) -> Iterator[tuple[str, Node | None]]:
-        if not (self._root / site.hba).is_dir():
+        if not (self.root / site.hba).is_dir():
             return
         yield site.hba, Node(Kind.HBA)
         for name in self._folders(site.hba):
@@ -92,7 +92,7 @@ class Configfs:
             yield path, self._node(Kind.BACKSTORE, path) if ours else None
 
     def _target(self, site: Site) -> Iterator[tuple[str, Node | None]]:
-        if not (self._root / site.target).is_dir():
+        if not (self.root / site.target).is_dir():
             return
         groups = [f"{site.target}/{name}" for name in self._folders(site.target) if name.startswith("tpgt_")]
         strange = [group for group in groups if self._read(group, ALIAS) != site.alias and not self._bare(group)]
@@ -122,7 +122,7 @@ class Configfs:
     def _node(self, kind: Kind, path: str) -> Node:
         settings = {name: self._read(path, name) for name in NAMES.get(kind, ())}
         links = self._links(path) if kind in (Kind.LUN, Kind.MAPPED_LUN) else []
-        link = os.path.relpath(os.path.realpath(links[0]), self._root) if links else ""
+        link = os.path.relpath(os.path.realpath(links[0]), self.root) if links else ""
         return Node(kind, settings, link)
 
     def _read(self, path: str, name: str) -> str:
@@ -134,16 +134,16 @@ class Configfs:
 
     def _text(self, path: str, name: str) -> str:
         try:
-            return (self._root / path / name).read_text().strip()
+            return (self.root / path / name).read_text().strip()
         except OSError as error:
-            raise LioError(Set(path, name, ""), error) from error
+            raise LioError(path, _explain(Set(path, name, ""), error)) from error
 
     def _folders(self, path: str) -> list[str]:
-        with os.scandir(self._root / path) as found:
+        with os.scandir(self.root / path) as found:
             return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
 
     def _links(self, path: str) -> list[str]:
-        with os.scandir(self._root / path) as found:
+        with os.scandir(self.root / path) as found:
             return [entry.path for entry in found if entry.is_symlink()]
 
 
@@ -165,7 +165,7 @@ TOO_OLD: Final = (
 )
 
 
-def _explain(step: FolderStep | StartHandler | StopHandler, reason: OSError) -> str:
+def _explain(step: FolderStep, reason: OSError) -> str:
     """Say what the kernel refused, in words; never a value, which may be a secret."""
     name = step.path.rpartition("/")[2]
     match step:
