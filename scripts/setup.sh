@@ -14,10 +14,16 @@ need() { # need PACKAGE TEST...: the package is missing when the test fails
     shift
     "$@" >/dev/null 2>&1 || missing+=("$package")
 }
-header() { test -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; }
+quietly() { # quietly COMMAND...: what it says is shown when it fails
+    local said
+    said=$("$@" 2>&1) || { printf '%s\n' "$said" >&2 && return 1; }
+}
+python_serves() { "$python" -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 11)' &>/dev/null; }
+include() { "$python" -c 'import sysconfig; print(sysconfig.get_path("include"))'; }
+header() { test -e "$(include)/Python.h"; }
 
-need python3 "$python" -c 'import sys; assert sys.version_info >= (3, 11)'
-need python3-venv "$python" -c 'import ensurepip, venv'
+need python3 command -v "$python"
+need python3-venv python_serves
 # The io_uring extension is built where these are; the appliance runs without them, too.
 need gcc command -v gcc
 need libc6-dev test -e /usr/include/stdio.h
@@ -44,21 +50,32 @@ if [[ $target == bench ]]; then
 fi
 
 if ((${#missing[@]})); then
-    if ((EUID == 0)); then
+    if ((EUID == 0)) && command -v apt-get >/dev/null; then
         echo "installing Debian packages: ${missing[*]}"
         export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+        quietly apt-get update
+        quietly apt-get install -y --no-install-recommends "${missing[@]}"
     else
         echo "some packages are missing; what needs them is left out. To install them, type:"
         echo "    sudo apt-get install --no-install-recommends ${missing[*]}"
     fi
 fi
+if ! python_serves; then
+    echo "error: ${python} is no Python 3.11 or later with venv; install one, or name it: PYTHON=python3.12 make $target" >&2
+    exit 1
+fi
 
-wanted=$(cat setup.cfg setup.py pyproject.toml backstores/engine/*.pyx | sha256sum | cut -d' ' -f1)
+# What .venv was made of: when that changes, so does it. With liburing come, the io_uring extension is built.
+made_of() {
+    cat setup.cfg setup.py pyproject.toml backstores/engine/*.pyx
+    "$python" --version
+    command -v gcc || true
+    ls /usr/include/liburing.h "$(include)/Python.h" 2>/dev/null || true
+}
+wanted=$(made_of | sha256sum | cut -d' ' -f1)
 if [[ ! -e .venv/set-up || $(cat .venv/set-up) != "$wanted" ]]; then
     echo "setting up .venv"
-    "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+    quietly "$python" -m venv .venv
+    quietly .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev]'
     echo "$wanted" >.venv/set-up
 fi
