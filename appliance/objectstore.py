@@ -67,7 +67,7 @@ class ObjectStore:
                 raise first(failures)
             failures = await self._commit(alus, {wwn: [*before[wwn], *objs] for wwn, objs in placed.items()})
             if failures:
-                await self._erase(tree[0], alus, suspects=failures)
+                await self._erase(tree[0], alus)
                 raise first(failures)
 
     async def change(self, old: Objects, new: Objects, spared: Collection[Wwn] = ()) -> None:
@@ -132,15 +132,13 @@ class ObjectStore:
                 )
             return len({obj.wwn for objs in before.values() for obj in objs if leftover(obj)})
 
-    async def _erase(
-        self, head: AnyObject, alus: Mapping[Wwn, OpenAlu], suspects: Collection[Wwn] = (), keep: bool = False
-    ) -> None:
-        """Delete a volume. ``suspects`` may hold more than they say; ``keep`` the tombstones on the others."""
+    async def _erase(self, head: AnyObject, alus: Mapping[Wwn, OpenAlu], keep: bool = False) -> None:
+        """Delete a volume; ``keep`` the tombstones, as for ALUs that fail."""
         assert isinstance(head, VolumeObject)
         tombstone = msgspec.structs.replace(head, generation=head.generation + 1, layout=DELETED_LAYOUT)
         before = _objects_of(alus)
         marked = {wwn: [*(obj for obj in objs if obj.wwn != head.wwn), tombstone] for wwn, objs in before.items()}
-        failures = await self._commit(alus, marked, again=suspects)
+        failures = await self._commit(alus, marked)
         if alus and failures.keys() == alus.keys():
             raise first(failures)
         keep = keep or bool(failures)
