@@ -69,6 +69,7 @@ def test_progress_is_lines_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # rich draws no bar on a dumb terminal
     screen = Screen()
     monkeypatch.setattr("sys.stderr", screen)
     with progress_shown(quiet=False) as report:
