@@ -112,6 +112,11 @@ class Chosen:
     lio: bool
     why: str
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return "LIO" if self.lio else "the embedded portal"
+
 
 async def choose(choice: Choice, prepare: Callable[[], None]) -> Chosen:
     """Choose a front end. ``prepare`` makes the machine ready for LIO, and raises UsageError where it can't.

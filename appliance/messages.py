@@ -148,8 +148,12 @@ class StorageProcessorPort(Protocol):
     async def delete_volume(self, volume: Wwn) -> None:
         """Take a volume off line and its objects off the ALUs."""
 
-    def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
-        """Make this the whole truth of who may log in and sees what; running sessions learn of changes."""
+    async def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
+        """Make this the whole truth of who may log in and sees what; running sessions learn of changes.
+
+        Raises:
+            UsageError: the front end can't express it; nothing has changed.
+        """
 
     def sessions(self, host: str | None = None) -> list[SessionStatus]:
         """List the sessions of hosts."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.demo import make_demo
+from appliance.front_end import Choice, choose
+from appliance.lio.machine import prepare
 from appliance.mic.management import Management
 from appliance.mic.operations import Dispatcher
 from appliance.mic.protocol import default_state
@@ -43,6 +45,7 @@ class Options:
     database: str | None
     iqn: str | None
     susid: str | None
+    frontend: Choice
     demo: bool
     verbose: bool
 
@@ -68,6 +71,13 @@ def parse(argv: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="tiergate serve", description="Run the appliance in the foreground.")
     parser.add_argument("--state", type=Path, default=None, help="folder of settings and socket (TIERGATE_STATE)")
     parser.add_argument("--portal", default=DEFAULT_PORTAL, metavar="ADDRESS:PORT", help=f"default {DEFAULT_PORTAL}")
+    parser.add_argument(
+        "--frontend",
+        choices=[str(choice) for choice in Choice],
+        default=str(Choice.AUTO),
+        help="hosts reach volumes by the kernel's LIO, or by the portal in this process; auto (the default) takes LIO"
+        " where it can",
+    )
     parser.add_argument("--database", metavar="URL", help="keep the settings elsewhere, such as postgresql+psycopg://…")
     parser.add_argument("--iqn", help="name of the target node; kept once it is set")
     parser.add_argument(
@@ -83,7 +93,8 @@ def parse(argv: Sequence[str]) -> Options:
     except UsageError as error:
         parser.error(str(error))
     state = (default_state(os.environ, os.geteuid()) if found.state is None else found.state).absolute()
-    return Options(state, address, port, found.database, iqn, susid, found.demo, found.verbose)
+    frontend = Choice(found.frontend)
+    return Options(state, address, port, found.database, iqn, susid, frontend, found.demo, found.verbose)
 
 
 def parse_target_name(text: str) -> str:
@@ -159,7 +170,9 @@ def _allow_many_files() -> None:
 
 async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.Event) -> None:
     identity = _identity(store, options)
-    sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.address, options.port)
+    front_end = await choose(options.frontend, prepare)
+    log.info("front end: %s (%s)", front_end.name, front_end.why)
+    sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.address, options.port, lio=front_end.lio)
     management = Management(store, sp)
     server = ApiServer(Dispatcher(management), options.state)
     await server.start()  # takes the lock of the state folder: from here on it is ours to change

@@ -1,4 +1,4 @@
-"""The storage processor: ALUs, volumes, the target node, and the portal, behind the management's port."""
+"""The storage processor: ALUs, volumes and their way to hosts, behind the management's port."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 
 import msgspec
 
-from appliance.exposures import Exposures
+from appliance.front_end import GROUP_TAG, Embedded, FrontEnd
 from appliance.inventory import Inventory
 from appliance.messages import AluStatus, Exposure, HostDefinition, SessionStatus, VolumeStatus
 from appliance.mic.store import Store, StoreError
@@ -15,15 +15,11 @@ from appliance.reach import address_for_hosts
 from appliance.volumes import CLEAN_INTERVAL_S, Volumes, describe
 from backstores.engine.engine import Engine
 from backstores.errors import CorruptError, TiergateError, UsageError
-from backstores.iscsi import access
-from backstores.iscsi.portal import Portal
 from backstores.objects import AnyObject
 from backstores.scsi.store import StoreFailed, UnitState
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
-
-GROUP_TAG = 1  # one storage processor, one portal group
 
 
 class StoredUnits:
@@ -59,18 +55,21 @@ class StoredUnits:
 class StorageProcessor:
     """Implements ``appliance.messages.StorageProcessorPort``."""
 
-    def __init__(self, engine: Engine, store: Store, susid: str, target_iqn: str, address: str, port: int) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, susid: str, target_iqn: str, address: str, port: int, *, lio: bool = False
+    ) -> None:
         self.susid = susid
         self.target_iqn = target_iqn
-        shown = address_for_hosts(address)
-        self.portal = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+        self.portal = numeric_portal(address_for_hosts(address), port)
         self._inventory = Inventory(engine, susid)
         self._volumes = Volumes(engine, self._inventory, StoredUnits(store))
-        portals = (access.Portal(address, port, GROUP_TAG),)
-        self._exposures = Exposures(target_iqn, portals, self._volumes.unit)
-        self._front_end = Portal(self._exposures, group_tag=GROUP_TAG)
-        self._exposures.drop_host = self._front_end.drop_host
-        self._address, self._port = address, port
+        self._front_end: FrontEnd
+        if lio:
+            from appliance.lio.make import make_lio  # not needed where the kernel has no LIO
+
+            self._front_end = make_lio(susid, target_iqn, GROUP_TAG, numeric_portal(address, port), self._volumes.unit)
+        else:
+            self._front_end = Embedded(target_iqn, address, port, self._volumes.unit)
         self._cleaner: asyncio.Task[None] | None = None
         self._started = False
 
@@ -78,12 +77,9 @@ class StorageProcessor:
         """Let hosts in.
 
         Raises:
-            UsageError: the address is not ours, or the port is taken.
+            TiergateError: the address is not ours, the port is taken, or the kernel refuses.
         """
-        try:
-            await self._front_end.start(self._address, self._port)
-        except UsageError as error:
-            raise UsageError(f"{error}; choose another with --portal ADDRESS:PORT") from error
+        await self._front_end.start()
         self._cleaner = asyncio.create_task(self._clean())
 
     async def close(self) -> None:
@@ -91,8 +87,10 @@ class StorageProcessor:
         if self._cleaner is not None:
             self._cleaner.cancel()
             await asyncio.gather(self._cleaner, return_exceptions=True)
-        await self._front_end.close()
-        await self._volumes.close()
+        try:
+            await self._front_end.close()
+        finally:
+            await self._volumes.close()
 
     async def _clean(self) -> None:
         while True:
@@ -144,32 +142,31 @@ class StorageProcessor:
 
     async def replace_volume(self, objects: tuple[AnyObject, ...]) -> VolumeStatus:
         """Store a grown tree, and go on with it."""
-        return describe(await self._volumes.replace(objects))
+        grown = await self._volumes.replace(objects)
+        await self._front_end.refresh()
+        return describe(grown)
 
     async def delete_volume(self, volume: Wwn) -> None:
         """Take a volume off line and its objects off the ALUs."""
+        await self._front_end.release(volume)
         try:
             await self._volumes.delete(volume)
         finally:
-            self._exposures.refresh()
+            await self._front_end.refresh()
 
-    def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
+    async def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
         """Make this the truth of who may log in and sees what."""
-        self._exposures.set(hosts, exposures)
+        await self._front_end.set(hosts, exposures)
 
     def sessions(self, host: str | None = None) -> list[SessionStatus]:
         """List the sessions of hosts; discovery sessions are no longer than their question."""
-        return [
-            SessionStatus(
-                host=info.host,
-                initiator=info.initiator,
-                address=info.address,
-                luns=self._exposures.luns_of(info.host),
-            )
-            for info in self._front_end.sessions()
-            if info.target is not None and host in (None, info.host)
-        ]
+        return [session for session in self._front_end.sessions() if host in (None, session.host)]
 
     async def _assemble(self) -> None:
         await self._volumes.assemble()
-        self._exposures.refresh()
+        await self._front_end.refresh()
+
+
+def numeric_portal(address: str, port: int) -> str:
+    """Write an address and a port as one, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

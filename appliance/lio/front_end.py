@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from appliance.exposures import FindUnit
@@ -38,8 +38,10 @@ class Handler(Protocol):
 class OpenHandler(Protocol):
     """Opens a backstore's device and starts to answer."""
 
-    async def __call__(self, folder: str, unit: LogicalUnit) -> Handler:
+    async def __call__(self, folder: str, unit: LogicalUnit, on_lost: Callable[[TiergateError], None]) -> Handler:
         """Take over the device of a backstore, by its folder below /sys/kernel/config/target.
+
+        ``on_lost`` is called when it can't go on; it still has to be closed.
 
         Raises:
             TiergateError: it can't be opened.
@@ -60,6 +62,7 @@ class Lio:
         self._exposures: tuple[Exposure, ...] = ()
         self._left_out: frozenset[Wwn] = frozenset()
         self._changing = asyncio.Lock()
+        self._recoveries: set[asyncio.Task[None]] = set()
 
     # What the storage processor asks
 
@@ -186,6 +189,24 @@ class Lio:
         if unit is None:
             raise LioError(path, f"the volume of {path} is off line")
         try:
-            self._handlers[path] = await self._open_handler(path, unit)
+            self._handlers[path] = await self._open_handler(path, unit, lambda error: self._lost(path))
         except TiergateError as error:
             raise LioError(path, str(error)) from error
+
+    def _lost(self, path: str) -> None:
+        """Start the handler anew that has lost its device, as that of a predecessor would be."""
+        recovery = asyncio.create_task(self._recover(path))
+        self._recoveries.add(recovery)  # the loop itself holds its tasks weakly
+        recovery.add_done_callback(self._recoveries.discard)
+
+    async def _recover(self, path: str) -> None:
+        async with self._changing:
+            handler = self._handlers.pop(path, None)
+            if handler is None or self._present is None:
+                return  # it was stopped meanwhile
+            await handler.close()
+            self._present = after(self._present, StopHandler(path))
+            try:
+                await self._make_true_without_broken()
+            except TiergateError as error:
+                log.error("volume %s is not served any more: %s", self._site.wwn_of(path), error)

@@ -199,6 +199,7 @@ def _backstore(disk: Disk) -> Node:
             SIZE: str(disk.size_bytes),
             # Without a handler commands wait, and are answered after its restart; the host has a timeout of its own.
             "attrib/cmd_time_out": "0",
+            "attrib/tmr_notification": "1",
             ENABLE: "1",
             "wwn/vpd_unit_serial": identity.serial,
             "wwn/company_id": f"{COMPANY_ID:#08x}",

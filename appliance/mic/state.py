@@ -54,14 +54,18 @@ class ManagementState:
             except TiergateError as error:
                 self.missing[alu.path] = str(error)
         await self.sp.bring_on_line()
-        self.sp.set_exposures(self.settings.hosts, self.settings.exposures)
+        await self.sp.set_exposures(self.settings.hosts, self.settings.exposures)
 
     async def save(self, **changes: object) -> None:
         """Change the settings: all of it, or with an error nothing."""
-        wanted = msgspec.structs.replace(self.settings, **changes)
-        await asyncio.to_thread(self.store.save, wanted)
+        before, wanted = self.settings, msgspec.structs.replace(self.settings, **changes)
+        await self.sp.set_exposures(wanted.hosts, wanted.exposures)  # first, because the front end may refuse
+        try:
+            await asyncio.to_thread(self.store.save, wanted)
+        except BaseException:
+            await self.sp.set_exposures(before.hosts, before.exposures)
+            raise
         self.settings = wanted
-        self.sp.set_exposures(wanted.hosts, wanted.exposures)
 
     async def forget_unit(self, wwn: Wwn) -> None:
         """Drop what was saved of a deleted volume's logical unit."""

@@ -103,7 +103,7 @@ class FakeSp:
         self._called("delete_volume")
         del self.trees[volume]
 
-    def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
+    async def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
         self.hosts, self.exposures = hosts, exposures
 
     def sessions(self, host: str | None = None) -> list[SessionStatus]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from appliance.lio.configfs import Configfs, FolderStep, LioError
 from appliance.lio.front_end import Lio
-from appliance.lio.plan import MakeFolder, Present
+from appliance.lio.plan import MakeFolder, Present, Set
 from appliance.lio.tree import Kind, Node, Site, wanted
 from appliance.messages import Exposure, HostDefinition
 from backstores.device import MemoryDevice
-from backstores.errors import UsageError
+from backstores.errors import ProtocolError, TiergateError, UsageError
 from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.wwn import Wwn
 from tests.support.lio_kernel import LioKernel
@@ -51,13 +51,17 @@ class Machine:
         self.kernel = LioKernel() if kernel is None else kernel
         self.configfs = TwinConfigfs(self.kernel)
         self.units: dict[Wwn, LogicalUnit] = {}
+        self.lose: dict[str, Callable[[TiergateError], None]] = {}
         self.front_end = Lio(SITE, self.units.get, self.open_handler, self.configfs)
 
     def on_line(self, *volumes: Wwn) -> None:
         for wwn in volumes:
             self.units[wwn] = LogicalUnit(MemoryDevice(2048), Identity(wwn))
 
-    async def open_handler(self, folder: str, unit: LogicalUnit) -> TwinHandler:
+    async def open_handler(
+        self, folder: str, unit: LogicalUnit, on_lost: Callable[[TiergateError], None]
+    ) -> TwinHandler:
+        self.lose[folder] = on_lost
         return TwinHandler(self.kernel, folder)
 
     def luns(self, host: HostDefinition) -> dict[int, Wwn]:
@@ -208,6 +212,29 @@ def test_growth_reaches_the_kernel() -> None:
         await machine.front_end.refresh()
         node = machine.kernel.present.nodes[SITE.backstore(A)]
         assert node.settings["attrib/dev_size"] == str(4096 * 512)
+
+    asyncio.run(scenario())
+
+
+def test_a_handler_that_lost_its_ring_is_started_anew() -> None:
+    """R31: its commands end BUSY, and hosts go on without an error."""
+
+    async def scenario() -> None:
+        machine = Machine()
+        machine.on_line(A)
+        await machine.front_end.set([WEB1], rows((WEB1, A, 0)))
+        await machine.front_end.start()
+        before = machine.kernel.present
+        machine.configfs.steps.clear()
+        machine.lose[SITE.backstore(A)](ProtocolError("a broken ring"))
+        await asyncio.sleep(0)  # lets the recovery take the lock
+        await machine.front_end.refresh()
+        assert machine.kernel.present == before
+        assert [(step.name, step.value) for step in machine.configfs.steps if isinstance(step, Set)] == [
+            ("action/block_dev", "1"),
+            ("action/reset_ring", "1"),
+            ("action/block_dev", "0"),
+        ]
 
     asyncio.run(scenario())
 

@@ -1,0 +1,48 @@
+"""What answers a backstore's commands: a TCMU handler with a nexus of its own (``backstores.tcmu``).
+
+The ring tells neither initiator nor port, so all hosts of a volume share one nexus, whose LUN 0 is the volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backstores.scsi.target import Exposed, TargetDevice, TargetNexus
+from backstores.scsi.unit import LogicalUnit
+from backstores.tcmu import handler as tcmu
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """Opens the handlers of one storage processor."""
+
+    target_iqn: str
+    group_tag: int
+
+    async def open(self, folder: str, unit: LogicalUnit, on_lost: tcmu.OnLost) -> OpenHandler:
+        """Serve the device of a backstore, by its folder ``core/user_HBA/NAME``.
+
+        Raises:
+            TiergateError: there is no such device, another process has it, or its ring is not one we know.
+        """
+        hba, name = folder.removeprefix("core/user_").split("/")
+        device = TargetDevice(self.target_iqn)
+        nexus = device.open_nexus(f"{self.target_iqn},lio", {0: Exposed(unit)}, group_tag=self.group_tag)
+        try:
+            return OpenHandler(await tcmu.serve(int(hba), name, nexus, on_lost), nexus)
+        except BaseException:
+            nexus.close()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHandler:
+    """A handler at work."""
+
+    _handler: tcmu.Handler
+    _nexus: TargetNexus
+
+    async def close(self) -> None:
+        """End, once all commands that run have been answered."""
+        await self._handler.close()
+        self._nexus.close()
