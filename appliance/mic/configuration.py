@@ -7,6 +7,7 @@ document stays, unless ``prune`` says otherwise. A plan without steps changes no
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from appliance.messages import HostDefinition, VolumeStatus
@@ -59,7 +60,8 @@ class Configuration:
 
     async def apply(self, file: str, prune: bool, dry_run: bool, progress: ProgressReport) -> Outcome:
         """Make the configuration what a document says."""
-        wanted, present = read_document(file), await self.export(secrets=True)
+        wanted = await asyncio.to_thread(read_document, file)  # a long one takes a second, which hosts must not wait
+        present = await self.export(secrets=True)
         plan = await Planner(self._state, self._alus, self._volumes, wanted, present, prune).plan()
         texts = tuple(text for step in plan for text in step.texts)
         if not plan:

@@ -8,6 +8,7 @@ the state of the appliance.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -103,8 +104,8 @@ def parse_name(text: str) -> str:
 def parse_names(text: str) -> tuple[str, ...]:
     """Read names with commas between them, no name twice."""
     names = tuple(parse_name(part.strip()) for part in text.split(","))
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise UsageError(f"{name} stands more than once in {shown(text)}")
     return names
 
