@@ -8,6 +8,7 @@ registrants and are a conflict for others (SPC-4 clause 5.12.3, "CRH").
 from __future__ import annotations
 
 import enum
+import re
 from typing import Final
 
 from backstores.errors import ProtocolError
@@ -23,6 +24,8 @@ from backstores.wire import Bits, Wire
 UNIT_SCOPE: Final = 0
 ISCSI: Final = 5
 NAME_AND_ISID: Final = 1
+MOST_PORT_NAME_BYTES: Final = 223 + len(",i,0x") + 12  # RFC 7143 clauses 4.2.7.1 and 4.4.1
+_PORT_NAME: Final = re.compile(r"\S+,i,0x[0-9a-fA-F]{1,12}")
 
 
 class Out(enum.IntEnum):
@@ -181,6 +184,8 @@ def _transport_id(initiator_port: str) -> bytes:
 def _parse_transport_id(data: bytes) -> str:
     """Read the initiator port of a TransportID.
 
+    The name is kept, and told to every host that asks: it must be one that an initiator port can have (S3).
+
     Raises:
         CheckCondition: it is none of an iSCSI initiator port, or its length does not fit.
     """
@@ -189,7 +194,8 @@ def _parse_transport_id(data: bytes) -> str:
         name = data[TransportId.SIZE :].rstrip(b"\0").decode()
     except (ProtocolError, UnicodeDecodeError) as error:
         raise CheckCondition(Condition.INVALID_FIELD_IN_PARAMETERS) from error
-    if header.name_format != NAME_AND_ISID or header.length != len(data) - TransportId.SIZE or ",i,0x" not in name:
+    is_port_name = _PORT_NAME.fullmatch(name) and name.isprintable() and len(name.encode()) <= MOST_PORT_NAME_BYTES
+    if header.name_format != NAME_AND_ISID or header.length != len(data) - TransportId.SIZE or not is_port_name:
         raise CheckCondition(Condition.INVALID_FIELD_IN_PARAMETERS)
     return name
 

@@ -14,7 +14,8 @@ and nobody may believe it is over before it is.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from backstores.scsi.model import Attribute
@@ -72,11 +73,14 @@ class Task:
 
 
 class TaskSet:
-    """The commands of one unit in the order in which they came."""
+    """The commands of one unit in the order in which they came.
+
+    Nothing here takes more than one look at each command: hosts choose how many there are.
+    """
 
     def __init__(self) -> None:
         self._tasks: dict[Task, None] = {}
-        self._special = 0  # HEAD OF QUEUE and ORDERED commands
+        self._of: Counter[Attribute] = Counter()
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self._tasks)
@@ -87,19 +91,19 @@ class TaskSet:
     @property
     def unordered(self) -> bool:
         """Whether a new SIMPLE command would be enabled at once: the licence of the hot path."""
-        return not self._special
+        return not (self._of[Attribute.ORDERED] or self._of[Attribute.HEAD_OF_QUEUE])
 
     def add(self, task: Task) -> None:
         """Take a new command in, and enable it if nothing stands in its way."""
-        if not _must_wait(task, self._tasks, self._tasks):
+        if not self._must_wait(task, older=len(self._tasks), older_ordered=self._of[Attribute.ORDERED]):
             task.enter(TaskState.ENABLED)
         self._tasks[task] = None
-        self._special += _is_special(task)
+        self._of[task.attribute] += 1
 
     def remove(self, task: Task) -> None:
         """Let go of a command that has ended, and enable those that waited for it."""
         del self._tasks[task]
-        self._special -= _is_special(task)
+        self._of[task.attribute] -= 1
         task.enter(TaskState.ENDED)
         self._enable_ready()
 
@@ -111,24 +115,17 @@ class TaskSet:
         return aborted
 
     def _enable_ready(self) -> None:
-        older: list[Task] = []
-        for task in self._tasks:
-            if task.state is TaskState.DORMANT and not _must_wait(task, older, self._tasks):
+        older_ordered = 0
+        for older, task in enumerate(tuple(self._tasks)):
+            if task.state is TaskState.DORMANT and not self._must_wait(task, older, older_ordered):
                 task.enter(TaskState.ENABLED)
-            older.append(task)
+            older_ordered += task.attribute is Attribute.ORDERED
 
-
-def _is_special(task: Task) -> bool:
-    return task.attribute in (Attribute.HEAD_OF_QUEUE, Attribute.ORDERED)
-
-
-def _must_wait(task: Task, older: Collection[Task], everyone: Iterable[Task]) -> bool:
-    match task.attribute:
-        case Attribute.HEAD_OF_QUEUE:
-            return False
-        case Attribute.ORDERED:
-            return bool(older) or any(t.attribute is Attribute.HEAD_OF_QUEUE for t in everyone)
-        case _:
-            return any(t.attribute is Attribute.ORDERED for t in older) or any(
-                t.attribute is Attribute.HEAD_OF_QUEUE for t in everyone
-            )
+    def _must_wait(self, task: Task, older: int, older_ordered: int) -> bool:
+        match task.attribute:
+            case Attribute.HEAD_OF_QUEUE:
+                return False
+            case Attribute.ORDERED:
+                return bool(older or self._of[Attribute.HEAD_OF_QUEUE])
+            case _:
+                return bool(older_ordered or self._of[Attribute.HEAD_OF_QUEUE])

@@ -174,6 +174,14 @@ class TestVerify:
         assert condition(response) is Condition.MISCOMPARE_DURING_VERIFY
         assert FixedSense.parse(response.sense).information == 700
 
+    @pytest.mark.parametrize("offset", [0, 1, 2, BLOCK - 1, BLOCK, 3 * BLOCK + 7, 4 * BLOCK - 1])
+    def test_the_first_byte_that_differs_is_told(self, host: Host, verify: type[Wire], offset: int) -> None:
+        """SBC-3 clause 5.2: whatever else differs behind it."""
+        wrong = bytearray(4 * BLOCK)
+        wrong[offset:] = b"\1" * (4 * BLOCK - offset)
+        response = host.send(verify.build(lba=1, blocks=4, byte_check=1), bytes(wrong))
+        assert FixedSense.parse(response.sense).information == offset
+
     def test_of_one_block_over_all(self, host: Host, verify: type[Wire]) -> None:
         host.good(t.Write10.build(lba=0, blocks=2), pattern(1) * 2)
         host.good(verify.build(lba=0, blocks=2, byte_check=3), pattern(1))

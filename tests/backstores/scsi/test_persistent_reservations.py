@@ -183,7 +183,7 @@ class TestPreempt:
 
 def move(to: str, new_key: int = 9, port: int = 1, unregister: bool = False, key: int = ONE) -> tuple[bytes, bytes]:
     """Make the CDB and the parameter list of REGISTER AND MOVE."""
-    name = to.encode() + b"\0" * (4 - len(to) % 4)
+    name = (to.encode() + b"\0" * (4 - len(to) % 4))[: TransportId.length.mask]
     transport_id = TransportId.build(name_format=1, length=len(name)) + name
     data = MoveParameters.build(
         key=key,
@@ -215,14 +215,32 @@ class TestRegisterAndMove:
         assert one.status(*move("iqn.x,i,0x1")) is Status.RESERVATION_CONFLICT
 
     @pytest.mark.parametrize(
-        ("to", "new_key"), [("self", 9), ("iqn.x,i,0x1", 0), ("iqn.x", 9)], ids=["itself", "no key", "no port name"]
+        ("to", "new_key"),
+        [
+            pytest.param("self", 9, id="itself"),
+            pytest.param("iqn.x,i,0x1", 0, id="no key"),
+            pytest.param("iqn.x", 9, id="no port name"),
+            pytest.param("iqn.x,i,0x" + "1" * 13, 9, id="an ISID that is too long"),
+            pytest.param("iqn.x\x1b[2J,i,0x1", 9, id="a control character"),
+            pytest.param("iqn.x y,i,0x1", 9, id="a blank"),
+            pytest.param("x" * 224 + ",i,0x" + "1" * 12, 9, id="a name of 224 bytes"),
+            pytest.param("x" * 65_530 + ",i,0x", 9, id="as long as the field allows"),
+        ],
     )
     def test_bad_parameters(self, to: str, new_key: int) -> None:
+        """S3: what is not a port's name is not kept, for READ FULL STATUS would tell it to every host."""
         one, *_ = hosts()
         out(one, Out.RESERVE, ONE, type_=Type.EXCLUSIVE_ACCESS)
         to = one.nexus.name.initiator_port if to == "self" else to
         assert one.refused(*move(to, new_key)) is Condition.INVALID_FIELD_IN_PARAMETERS
         assert reservation(one) == (ONE, Type.EXCLUSIVE_ACCESS)
+
+    def test_the_longest_name_there_is(self) -> None:
+        one, *_ = hosts()
+        out(one, Out.RESERVE, ONE, type_=Type.EXCLUSIVE_ACCESS)
+        to = "x" * 223 + ",i,0x" + "1" * 12
+        one.good(*move(to))
+        assert to.encode() in read_in(one, In.READ_FULL_STATUS)
 
     def test_a_length_that_does_not_fit(self) -> None:
         one, *_ = hosts()

@@ -81,3 +81,30 @@ def test_watchers_hear_once() -> None:
     tasks_set.remove(tasks[0])
     tasks_set.remove(tasks[1])
     assert heard == [TaskState.ENABLED]
+
+
+def test_looks_at_each_command_no_more_than_once() -> None:
+    """C3: thousands of commands behind one that takes long don't hold up the loop whenever one of them ends."""
+    tasks_set, [head] = filled("H")
+    looks = 0
+
+    class Watched(Task):
+        """Counts how often its attribute is asked for."""
+
+        @property
+        def attribute(self) -> Attribute:
+            nonlocal looks
+            looks += 1
+            return Attribute.SIMPLE
+
+        @attribute.setter
+        def attribute(self, _: Attribute) -> None: ...
+
+    waiting = [Watched(head.owner, number, Attribute.SIMPLE) for number in range(300)]
+    for task in waiting:
+        tasks_set.add(task)
+    assert looks <= 3 * 300
+    looks = 0
+    tasks_set.remove(waiting[-1])
+    assert looks <= 3 * 300
+    assert len(tasks_set) == 300
