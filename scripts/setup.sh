@@ -41,6 +41,8 @@ if [[ $target != run ]]; then
     need open-iscsi command -v iscsid
     need multipath-tools command -v multipathd
     need kmod command -v modprobe
+    need iproute2 command -v ip
+    need procps command -v ps
     need fio command -v fio
     need xfsprogs command -v mkfs.xfs
     need postgresql compgen -G "/usr/lib/postgresql/*/bin/initdb"
