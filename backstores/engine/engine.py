@@ -111,18 +111,26 @@ class Engine:
             writev = lane.transfers.writev
             await self._move(driver, AluOp.WRITE, offset, views, lambda part, at: writev(part, at, durable))
 
-    async def flush(self, driver: AluDriver) -> None:
+    async def flush(self, driver: AluDriver, heard: int | None = None) -> None:
         """Make all that was written durable.
+
+        Storage tells only once that it has lost something, to whoever flushes next; but volumes and metadata share
+        an ALU. So losses are counted, and who has ``heard`` of fewer than there were is told of the last.
 
         Raises:
             AluError: something that was acknowledged may not be on stable storage.
         """
         lane = self._lane(driver)
         lane.check(AluOp.FLUSH, 0, 0)
+        heard = lane.losses if heard is None else heard
         async with lane.gate:
-            answer = await lane.transfers.sync()
-            if answer < 0:
-                raise AluError.of(driver.path, AluOp.FLUSH, 0, -answer)
+            await lane.flush()
+        if lane.losses > heard:
+            raise AluError.of(driver.path, AluOp.FLUSH, 0, lane.lost_by)
+
+    def losses(self, driver: AluDriver) -> int:
+        """Say how many flushes of an ALU have failed."""
+        return self._lane(driver).losses
 
     async def discard(self, driver: AluDriver, offset: int, length: int) -> None:
         """Give the space of a range back; it reads as zeros.
@@ -204,7 +212,11 @@ class _Lane:
         self.gate = asyncio.Semaphore(DEPTH)
         self.closing = False
         self.closed = asyncio.Event()
+        self.losses = 0  # flushes that failed
+        self.lost_by = 0  # errno of the last one
         self._driver = driver
+        self._flushing = asyncio.Lock()
+        self._begun = self._ended = 0  # flushes; they end in the order in which they begin
 
     def check(self, op: AluOp, offset: int, length: int) -> None:
         """Refuse what must not reach the storage: metadata may lie about where things are."""
@@ -213,3 +225,23 @@ class _Lane:
             raise AluError(path, op, offset, errno.ENODEV, "the ALU is closed")
         if offset < 0 or offset + length > size_bytes:
             raise AluError(path, op, offset, errno.EINVAL, f"{length} bytes reach past the end ({size_bytes})")
+
+    async def flush(self) -> None:
+        """Flush, one at a time: all who ask while one runs share the next, and what it is told."""
+        enough = self._begun + 1
+        async with self._flushing:
+            if self._ended >= enough:
+                return
+            self._begun += 1
+            outcome = asyncio.ensure_future(self.transfers.sync())
+            try:
+                await outcome
+            finally:  # who was cancelled has used the storage's one message up, all the same
+                if outcome.done() and not outcome.cancelled():
+                    self._ended = self._begun
+                    self._count(outcome.result())
+
+    def _count(self, answer: int) -> None:
+        if answer < 0:
+            self.losses += 1
+            self.lost_by = -answer

@@ -51,6 +51,7 @@ class Executor:
         self._engine = engine
         self._drivers = drivers
         self._mark_dirty = mark_dirty
+        self._heard = {driver: engine.losses(driver) for driver in drivers.values()}  # what this volume was told
 
     async def run(self, plan: Plan, request: Request, block_bytes: int) -> list[Run]:
         """Carry out all stages; the answer is what STATUS steps found, in the request's order.
@@ -109,14 +110,24 @@ class Executor:
                 case Op.ZERO:
                     await self._engine.zero(driver, offset, length)
                 case Op.FLUSH:
-                    await self._engine.flush(driver)
+                    await self._flush(driver)
                 case Op.STATUS:
                     found = await self._engine.status(driver, offset, length)
                     return list(_runs(step, found, offset, block_bytes))
+            if request.fua and step.op in (Op.DISCARD, Op.ZERO):
+                await self._flush(driver)  # only a write can be told to be durable by itself (D1)
         except AluError as error:
             failed_block = max(0, error.offset - offset) // block_bytes
             raise LeafFailed(step.leaf.wwn, step.op, error.errno, _place(step, failed_block), str(error)) from error
         return []
+
+    async def _flush(self, driver: AluDriver) -> None:
+        """Flush an ALU, and hear of all that was lost there since this volume heard last, whoever flushed (D1)."""
+        try:
+            await self._engine.flush(driver, self._heard.get(driver, 0))
+        except AluError:
+            self._heard[driver] = self._engine.losses(driver)
+            raise
 
 
 def _views(step: LeafOp, request: Request, block_bytes: int) -> list[memoryview]:

@@ -12,6 +12,7 @@ class DriverStorage:
     def __init__(self, engine: Engine, driver: AluDriver) -> None:
         self._engine = engine
         self._driver = driver
+        self._losses: int | None = None  # of the ALU, when the first write since the last flush began
 
     @property
     def size_bytes(self) -> int:
@@ -26,8 +27,11 @@ class DriverStorage:
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write all of ``data``; durable after the next ``flush``. Raises AluError."""
+        if self._losses is None:
+            self._losses = self._engine.losses(self._driver)
         await self._engine.write(self._driver, offset, (memoryview(data),))
 
     async def flush(self) -> None:
         """Make all that was written durable. Raises AluError."""
-        await self._engine.flush(self._driver)
+        heard, self._losses = self._losses, None
+        await self._engine.flush(self._driver, heard)
