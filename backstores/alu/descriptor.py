@@ -48,6 +48,9 @@ class DescriptorDriver(AluDriver):
                 budget_bytes = UNLIMITED  # it can't make more pages dirty than it has, however often they are written
             now = page_cache(fd, lambda: self.start_writeback(), budget_bytes)
             self.read_now, self.write_now, self._retire = now
+        # A durable write is told of pages that were lost before it, and each open file description is told once. This
+        # one is for durable writes alone, so that the next flush on the other still hears of what concerns others (D1).
+        self.durable_fd = reopened(fd, direct)
 
     def transfers(self, backend: Backend) -> Transfers:
         """Let the backend carry out what has to wait."""
@@ -59,7 +62,13 @@ class DescriptorDriver(AluDriver):
             self.closed = True
             self._retire()
             self.read_now = self.write_now = never_now
+            os.close(self.durable_fd)
             os.close(self.fd)
+
+
+def reopened(fd: int, direct: bool) -> int:
+    """Open what a descriptor stands for once more, whatever its name is by now. The lock stays with the first."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
 
 
 class DescriptorTransfers(Transfers):
@@ -75,7 +84,8 @@ class DescriptorTransfers(Transfers):
         return self._backend.readv(self._driver.fd, views, offset)
 
     def writev(self, views: Sequence[memoryview], offset: int, durable: bool) -> Awaitable[int]:
-        return self._backend.writev(self._driver.fd, views, offset, durable)
+        fd = self._driver.durable_fd if durable else self._driver.fd
+        return self._backend.writev(fd, views, offset, durable)
 
     def sync(self) -> Awaitable[int]:
         return self._backend.fdatasync(self._driver.fd)

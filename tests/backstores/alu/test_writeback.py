@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,31 @@ def test_a_write_back_that_fails_fails_the_next_flush(
             await engine.flush(driver)
         assert (caught.value.op, caught.value.errno) in [(AluOp.FLUSH, errno.EIO), (AluOp.FLUSH, errno.ENOSPC)]
         await engine.flush(driver)
+
+    with (
+        mounted(disk / "small", "-t", "tmpfs", "-o", "size=1m", "none") as folder,
+        loop_device(folder / "backing", 2 * CHUNK) as device,
+    ):
+        with_engine(choice, scenario)
+
+
+@pytest.mark.root
+@backends
+def test_a_durable_write_leaves_the_next_flush_what_it_has_to_tell(disk: Path, choice: BackendChoice) -> None:
+    """D1: FUA writes and dirty bits sync by the way; what was lost before them concerns others."""
+
+    async def scenario(engine: Engine) -> None:
+        driver = await engine.open(device, direct=False)
+        assert isinstance(driver, DescriptorDriver)
+        await engine.write(driver, 0, [view(b"x" * 4096)], durable=True)
+        assert driver.write_now(0, view(b"x" * CHUNK))  # more than there is room for below the device
+        assert driver.start_writeback()
+        await driver_settled(engine, driver)
+        with suppress(AluError):  # the first one may hear of it, too
+            await engine.write(driver, 0, [view(b"y" * 4096)], durable=True)
+        await engine.write(driver, 0, [view(b"z" * 4096)], durable=True)
+        with pytest.raises(AluError):
+            await engine.flush(driver)
 
     with (
         mounted(disk / "small", "-t", "tmpfs", "-o", "size=1m", "none") as folder,
