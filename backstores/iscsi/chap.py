@@ -51,9 +51,12 @@ def decode(value: str, low: int, high: int) -> bytes:
     if form not in ("0x", "0b") or not low <= length <= high:
         raise ChapError(f"a binary value is not {low} to {high} bytes long in hexadecimal or base 64")
     try:
-        return bytes.fromhex(digits) if form == "0x" else base64.b64decode(digits, validate=True)
+        data = bytes.fromhex(digits) if form == "0x" else base64.b64decode(digits, validate=True)
     except (ValueError, binascii.Error) as error:
         raise ChapError("a binary value is neither hexadecimal nor base 64") from error
+    if len(data) != length:  # fromhex skips blanks
+        raise ChapError("a binary value has blanks in it")
+    return data
 
 
 class ChapExchange:

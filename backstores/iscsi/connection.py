@@ -92,7 +92,12 @@ class Connection:
         """
         self._heard = True
         try:
-            while end - at >= BHS_BYTES and not self.sender.full and not self.closing:
+            while not self.sender.full and not self.closing:
+                if self._full is not None and self._full.take_held():
+                    self._closes_by_effect()
+                    continue
+                if end - at < BHS_BYTES:
+                    break
                 if self._full is not None and self._full.in_order:
                     at = self._feed_fast(buffer, view, at, end)
                     if end - at < BHS_BYTES or self.sender.full:

@@ -124,11 +124,23 @@ class FullFeature:
             return
         if steps == 0:
             self._take_turn(pdu)
-            while self._held and (waiting := self._held.pop(sender.exp_cmd_sn, None)) is not None:
-                self._held_bytes -= waiting.size_bytes
-                self._take_turn(waiting)
         else:
             self._hold(after(sender.exp_cmd_sn, steps), pdu)
+
+    def take_held(self) -> bool:
+        """Take the command that waited for this turn; False when there is none.
+
+        One at a time, for each may have a long answer, and whoever calls looks after the send buffer.
+
+        Raises:
+            PeerError: the connection can't go on.
+        """
+        waiting = self._held.pop(self._sender.exp_cmd_sn, None) if self._held else None
+        if waiting is None:
+            return False
+        self._held_bytes -= waiting.size_bytes
+        self._take_turn(waiting)
+        return True
 
     def _take_turn(self, pdu: Pdu) -> None:
         self._sender.exp_cmd_sn = after(self._sender.exp_cmd_sn)

@@ -130,6 +130,7 @@ class Login:
         self._discovery = False
         self._identity = (b"", 0, 0)  # ISID, TSIH, CID: the same in every request
         self._text = b""
+        self._text_bytes = 0  # of the whole login
         self._values: dict[str, Value] = {}
         self._offered: set[str] = set()
         self._chap: ChapExchange | None = None
@@ -154,7 +155,8 @@ class Login:
 
     def _step(self, request: LoginRequest, data: bytes) -> LoginAnswer:
         self._check_header(request)
-        if len(self._text) + len(data) > TEXT_BYTES:
+        self._text_bytes += len(data)
+        if self._text_bytes > TEXT_BYTES:  # S1: keys are remembered, so that none is negotiated twice
             raise LoginRefused(LoginStatus.INITIATOR_ERROR, f"more than {TEXT_BYTES} bytes of login text")
         self._text += data
         if request.more:
@@ -282,6 +284,9 @@ class Login:
         return replies
 
     def _grant(self, account: Account) -> Grant:
+        """Let the initiator in, unless its host was changed or deleted while it logged in (S2)."""
+        if self._access.account(self.initiator) != account:
+            raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, "the initiator's host was changed during the login")
         isid, tsih, cid = self._identity
         parameters = Parameters.from_values(self._values, self._declared)
         return Grant(account, self.initiator, self._target, isid, tsih, cid, parameters)

@@ -378,7 +378,8 @@ class TaskTable:
         while at < len(data):
             while sender.full:
                 yield
-            length = min(self._parameters.send_segment_bytes, len(data) - at, burst_bytes - at % burst_bytes)
+            # The sender's parameters: a text request may have changed the length since the login.
+            length = min(sender.parameters.send_segment_bytes, len(data) - at, burst_bytes - at % burst_bytes)
             last = at + length == len(data)
             fields = {"itt": task.itt, "data_sn": pdus, "offset_bytes": at}
             if last and collapsed:

@@ -71,6 +71,7 @@ def test_challenges_differ() -> None:
         pytest.param({"CHAP_R": ""}, id="no response"),
         pytest.param({"CHAP_R": "0x" + "zz" * 16}, id="no hexadecimal"),
         pytest.param({"CHAP_R": "12"}, id="no prefix"),
+        pytest.param({"CHAP_R": "0x" + " " * 32}, id="blanks for digits"),
         pytest.param({"CHAP_R": "0b" + "!" * 22}, id="no base 64"),
     ],
 )
@@ -111,6 +112,7 @@ def test_our_own_challenge_is_not_answered() -> None:
         pytest.param({"CHAP_C": "0x01"}, id="no identifier"),
         pytest.param({"CHAP_I": "1"}, id="no challenge"),
         pytest.param({"CHAP_I": "1", "CHAP_C": "0x"}, id="empty challenge"),
+        pytest.param({"CHAP_I": "1", "CHAP_C": "0x  "}, id="a challenge of blanks"),
         pytest.param({"CHAP_I": "1", "CHAP_C": "0x" + "00" * 1025}, id="1,025 bytes of challenge"),
     ],
 )

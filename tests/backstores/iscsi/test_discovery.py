@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from backstores.device import MemoryDevice
 from backstores.iscsi.access import Account, Portal
 from backstores.iscsi.pdu import (
     NO_TAG,
+    DataIn,
     DataOut,
     LogoutRequest,
     LogoutResponse,
@@ -20,7 +22,7 @@ from backstores.iscsi.pdu import (
     TextResponse,
 )
 from backstores.wire import Wire
-from tests.support.iscsi_client import Client, connect
+from tests.support.iscsi_client import Client, connect, read10
 from tests.support.iscsi_twins import INITIATOR, TARGET, MemoryAccess
 
 SECOND = "iqn.2024-01.example:more"
@@ -156,6 +158,18 @@ def test_a_discovery_session_moves_no_data(pdu: type[Wire]) -> None:
     client.send(pdu)
     assert client.expect(Reject).reason == RejectReason.PROTOCOL_ERROR
     assert not access.nexuses
+
+
+@pytest.mark.parametrize("immediate", [True, False], ids=["hot path", "general path"])
+def test_data_keeps_to_the_segment_length_that_changed(immediate: bool) -> None:
+    """RFC 7143, 13.12: either side may declare another length in the full feature phase."""
+    device = MemoryDevice(2048)
+    client, _ = connect(MemoryAccess(device))
+    client.login()
+    ask(client, b"MaxRecvDataSegmentLength=512\0")
+    device.immediate = immediate
+    client.send(ScsiCommand, read=1, expected_bytes=2048, cdb=read10(0, 4), attribute=1)
+    assert [client.expect(DataIn).data_bytes for _ in range(4)] == [512] * 4
 
 
 def test_a_discovery_session_pings_and_logs_out() -> None:

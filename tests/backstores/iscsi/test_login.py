@@ -264,6 +264,35 @@ def test_login_text_is_bounded() -> None:
     assert channel.closed
 
 
+def test_all_requests_of_a_login_share_its_bound() -> None:
+    """S1: keys are remembered while they come, and an initiator that has proved nothing can send new ones for ever."""
+    client, channel = connect(secured())
+    assert status_of(client, {**client.names(), "AuthMethod": "CHAP"}, 0, None) == 0
+    answers = [status_of(client, f"X-{number}={'x' * 1100}\0".encode(), 0, None) for number in range(14)]
+    assert set(answers) == {0}
+    assert status_of(client, f"X-a={'x' * 1100}\0".encode(), 0, None) == 0x0200
+    assert channel.closed
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param({}, id="deleted"),
+        pytest.param({INITIATOR: Account("host", CHAP)}, id="asks for CHAP now"),
+        pytest.param({INITIATOR: Account("other")}, id="is another host's initiator now"),
+    ],
+)
+def test_a_host_that_changes_during_a_login_ends_it(after: dict[str, Account]) -> None:
+    """S2: a login begun under the old rules doesn't outlive them; sessions are ended by the appliance."""
+    access = MemoryAccess()
+    client, channel = connect(access)
+    assert status_of(client, client.names(), 1, None) == 0
+    access.accounts = after
+    assert status_of(client, {}, 1, 3) == 0x0202
+    assert channel.closed
+    assert not access.nexuses
+
+
 def test_a_thousand_unknown_keys_make_no_long_reply() -> None:
     """CVE-2013-2850, CVE-2026-63887."""
     client, _ = connect(MemoryAccess())

@@ -6,8 +6,18 @@ import random
 
 import pytest
 
-from backstores.iscsi.limits import HELD_BYTES, IMMEDIATE_DEPTH, QUEUE_DEPTH
-from backstores.iscsi.pdu import NO_TAG, NopIn, NopOut, Reject, RejectReason, ScsiCommand, ScsiResponse
+from backstores.iscsi.limits import HELD_BYTES, IMMEDIATE_DEPTH, MAX_SEGMENT_BYTES, QUEUE_DEPTH
+from backstores.iscsi.pdu import (
+    NO_TAG,
+    NopIn,
+    NopOut,
+    Reject,
+    RejectReason,
+    ScsiCommand,
+    ScsiResponse,
+    TextRequest,
+    TextResponse,
+)
 from backstores.scsi.model import Attribute, Response
 from tests.support.iscsi_client import Client, CoreChannel, connect, read10, write10
 from tests.support.iscsi_twins import MemoryAccess
@@ -119,6 +129,23 @@ def test_immediate_commands_jump_the_queue_and_are_few() -> None:
     channel.finish(channel.running[0], Response())
     client.send(ScsiCommand, immediate=1, cdb=bytes(6))
     assert len(channel.running) == IMMEDIATE_DEPTH + 1
+
+
+def test_answers_to_held_commands_wait_for_room() -> None:
+    """S3: what came early is answered bit by bit; all of it at once would not fit the send buffer."""
+    client, channel = logged_in()
+    first = client.build(NopOut, bytes(MAX_SEGMENT_BYTES), ttt=NO_TAG)
+    held = [client.build(NopOut, bytes(17_000), ttt=NO_TAG) for _ in range(61)]
+    keys = b"".join(b"%c=\0" % letter for letter in range(ord("a"), ord("z")))
+    held += [client.build(TextRequest, keys, ttt=NO_TAG) for _ in range(60)]
+    channel.send(b"".join(held))
+    assert client.silent()
+    ping = client.build(NopOut, bytes(MAX_SEGMENT_BYTES - 100), ttt=NO_TAG, immediate=1)
+    channel.send(ping + first)
+    answers = [type(client.receive().pdu) for _ in range(2 + 61 + 60)]
+    assert answers == [NopIn] * 63 + [TextResponse] * 60
+    assert channel.core.sender.exp_cmd_sn == client.cmd_sn
+    assert client.silent()
 
 
 def test_an_initiator_that_acknowledges_nothing_takes_no_memory() -> None:

@@ -79,6 +79,9 @@ def test_numbers(text: str, number: int | None) -> None:
         ("iqn with blank", False),
         ("iqn\n", False),
         ("iqn\x1b[2J", False),
+        ("iqn\u202e.disk", False),  # makes a terminal write from right to left
+        ("iqn\u2028.disk", False),
+        ("iqn\u3000.disk", False),
     ],
 )
 def test_names(name: str, good: bool) -> None:
