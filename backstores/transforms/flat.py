@@ -40,7 +40,7 @@ class Column:
     spread_blocks: int = 1
 
     def reader(self, leaf_lba: int) -> Leaf:
-        """Choose the leaf that serves a read which begins at a leaf's block ``leaf_lba``."""
+        """Choose the leaf that a leaf's block ``leaf_lba`` is read from."""
         return self.readers[(leaf_lba + self.mirror_offset) // self.spread_blocks % len(self.readers)]
 
 

@@ -4,14 +4,16 @@ A write that a crash cuts short leaves the legs different. So the dirty bits of 
 written are made durable in a stage of their own, before any leg is touched (D2); after the crash
 those regions, and no others, are copied from one leg to the rest.
 
-Reads go to one leg in sync, chosen by address, so that all legs share the load while a sequential
-reader still finds long runs on each. Only the caller can know that a leg has failed: it tells the
-mirror by building a new one with new states.
+Each block is read from one leg in sync, chosen by its address alone, so that all legs share the load
+while a sequential reader still finds long runs on each. Wherever a read begins, it finds a block on the
+same leg as every other: while a write is on its way to the legs, nobody sees it come and go. Only the
+caller can know that a leg has failed: it tells the mirror by building a new one with new states.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +26,7 @@ from backstores.wwn import Wwn, short
 
 READABLE: Final = frozenset({LegState.IN_SYNC})
 WRITABLE: Final = frozenset({LegState.IN_SYNC})  # a stale leg stays out until it is rebuilt
+READING: Final = frozenset({Op.READ, Op.STATUS})
 SPREAD_BYTES: Final = MIB  # consecutive blocks that are read from the same leg
 
 
@@ -43,17 +46,27 @@ class Mirror:
         return self.children[0].blocks
 
     def stages(self, op: Op, lba: int, blocks: int) -> Stages:
-        """Read from one leg; mark dirty, then write every leg; flush every leg."""
-        if op in (Op.READ, Op.STATUS):
-            legs = self.readers and (self.readers[lba // self.spread_blocks % len(self.readers)],)
-        else:
-            legs = self.writers
-        if not legs:
+        """Read each block from one leg; mark dirty, then write every leg; flush every leg."""
+        if not (self.readers if op in READING else self.writers):
             yield [Fail(errno.EIO)]
+            return
+        if op in READING:
+            yield self._reads(lba, blocks)
             return
         if op in MUTATING:
             yield [MarkDirty(self.wwn, lba, blocks)]
-        yield [Piece(leg, lba, blocks, 0) for leg in legs]
+        yield [Piece(leg, lba, blocks, 0) for leg in self.writers]
+
+    def _reads(self, lba: int, blocks: int) -> Iterator[Piece]:
+        if len(self.readers) == 1:
+            yield Piece(self.readers[0], lba, blocks, 0)
+            return
+        at = 0
+        while at < blocks:
+            step, skip = divmod(lba + at, self.spread_blocks)
+            run = min(blocks - at, self.spread_blocks - skip)
+            yield Piece(self.readers[step % len(self.readers)], lba + at, run, at)
+            at += run
 
     @classmethod
     def of(cls, definition: AnyObject, children: tuple[Node, ...], setting: Setting) -> Mirror:

@@ -101,7 +101,10 @@ def _bind_band(
         row, index = divmod(number, width)
         readers, count, spread, shifted = read_columns[index]
         lba = row * chunk + skip
-        read_now, base = readers[(lba + shifted) // spread % count]
+        step, skip = divmod(lba + shifted, spread)
+        if skip + blocks > spread and count > 1:
+            return False  # its blocks belong to several legs
+        read_now, base = readers[step % count]
         return read_now(base + lba * block_bytes, into)
 
     def write(lba: int, blocks: int, data: memoryview) -> bool:

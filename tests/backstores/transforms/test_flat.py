@@ -85,14 +85,17 @@ def test_other_trees_have_no_flat_form(root: Node) -> None:
 
 
 def flat_steps(flat: FlatMap, op: Op, lba: int, blocks: int) -> tuple[list[LeafOp], list[MarkDirty]]:
-    """Carry the flat pieces out as the hot path does: one step a piece and leaf."""
+    """Carry the flat pieces out: writes go to every leaf, each block of a read to the one that its address chooses."""
     steps: list[LeafOp] = []
     marks: list[MarkDirty] = []
     for column, leaf_lba, length, at in flat.pieces(lba, blocks):
         if op is Op.WRITE and column.mirror is not None:
             marks.append(MarkDirty(column.mirror, leaf_lba + column.mirror_offset, length))
-        for leaf in column.writers if op is Op.WRITE else (column.reader(leaf_lba),):
-            steps.append(LeafOp(leaf, op, leaf_lba, length, [Segment(at, length)]))
+        if op is Op.WRITE:
+            steps += [LeafOp(leaf, op, leaf_lba, length, [Segment(at, length)]) for leaf in column.writers]
+        else:
+            blocks_of = range(leaf_lba, leaf_lba + length)
+            steps += [LeafOp(column.reader(b), op, b, 1, [Segment(at + b - leaf_lba, 1)]) for b in blocks_of]
     return steps, marks
 
 
@@ -113,6 +116,14 @@ def assert_agreement(root: Node, flat: FlatMap, op: Op, lba: int, blocks: int) -
         (m.mirror, block) for m in planned if isinstance(m, MarkDirty) for block in range(m.lba, m.lba + m.blocks)
     }
     assert {(m.mirror, block) for m in marks for block in range(m.lba, m.lba + m.blocks)} == marked
+
+
+@pytest.mark.parametrize("spread", [1, 3, 5])
+def test_it_agrees_with_the_plan_where_a_chunk_is_read_from_several_legs(spread: int) -> None:
+    root = Stripe(tuple(Mirror(M1, legs, (0, 1), (0, 1), spread) for legs in ((A, B), (C, D))), 4)
+    flat = flatten(root)
+    assert flat is not None
+    assert_agreement(root, flat, Op.READ, 1, root.blocks - 2)
 
 
 @settings(deadline=None, max_examples=200)

@@ -57,9 +57,20 @@ def test_a_step_is_1_mib_with_large_blocks_too() -> None:
     assert [read_leg(tree, lba) for lba in (255, 256, 511, 512)] == [0, 1, 1, 0]
 
 
-def test_a_long_read_stays_on_one_leg() -> None:
+def test_a_long_read_finds_each_block_where_a_short_one_does() -> None:
+    """While a write is on its way to the legs, nobody sees it come and go by reading from elsewhere on."""
+    tree = mirror(IN_SYNC, IN_SYNC)
+    [steps] = plan(tree, Op.READ, MIB_BLOCKS - 8, MIB_BLOCKS + 16)
+    assert steps == [
+        LeafOp(LEAVES[0], Op.READ, MIB_BLOCKS - 8, 8, [Segment(0, 8)]),
+        LeafOp(LEAVES[1], Op.READ, MIB_BLOCKS, MIB_BLOCKS, [Segment(8, MIB_BLOCKS)]),
+        LeafOp(LEAVES[0], Op.READ, 2 * MIB_BLOCKS, 8, [Segment(MIB_BLOCKS + 8, 8)]),
+    ]
+
+
+def test_a_long_read_from_the_last_leg_is_one_step() -> None:
     whole = LEAVES[0].blocks
-    assert plan(mirror(IN_SYNC, IN_SYNC), Op.READ, 0, whole) == [[*on_legs(Op.READ, 0, whole, 0)]]
+    assert plan(mirror(FAILED, IN_SYNC), Op.READ, 0, whole) == [[*on_legs(Op.READ, 0, whole, 1)]]
 
 
 def test_status_asks_one_leg() -> None:
