@@ -174,6 +174,12 @@ def encode(sense: Sense, descriptor: bool = False) -> bytes:
     return _descriptor(sense) if descriptor else _fixed(sense)
 
 
+def key_of(sense: bytes) -> int:
+    """Read the sense key out of sense data that ``encode`` made."""
+    wire = FixedSense if FixedSense.response_code.read(sense) == FixedSense.response_code.value else DescriptorSense
+    return wire.key.read(sense)
+
+
 def _pointer_fields(pointer: FieldPointer) -> dict[str, int]:
     return {
         "in_cdb": pointer.in_cdb,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ class Guest:
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a process; it is killed at the end if it still runs."""
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
 
         def end() -> None:
             process.kill()
@@ -101,6 +102,25 @@ class Guest:
         return self.until(f"disk for lun {lun} of {iqn}", look)
 
     # LIO by hand: no appliance is needed to test the handler
+
+    def backstore(self, hba: int, name: str, size_bytes: int) -> Path:
+        """Make a TCMU backstore and enable it; a handler is not waited for."""
+        folder = TARGET / "core" / f"user_{hba}" / name
+        folder.mkdir(parents=True)
+        (folder / "control").write_text(
+            f"dev_size={size_bytes},dev_config=tiergate/{name},hw_block_size=512,nl_reply_supported=-1"
+        )
+        (folder / "enable").write_text("1")
+        (folder / "attrib" / "cmd_time_out").write_text("0")
+        return folder
+
+    def serve(self, hba: int, name: str, *options: str) -> subprocess.Popen[bytes]:
+        """Start a handler over a stripe of mirrors, and wait until it serves."""
+        process = self.start(sys.executable, "-m", "tests.guest.serving", str(hba), name, str(self.folder), *options)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == b"ready\n", f"the handler said {line!r}, not that it is ready"
+        return process
 
     def loop_disk(self, backstore: Path) -> Path:
         """Make a backstore a disk of this machine by tcm_loop."""

@@ -15,11 +15,13 @@ import json
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -29,7 +31,7 @@ from typing import Final, Protocol
 INIT: Final = Path(__file__).with_name("init.py")
 PROJECT: Final = INIT.parents[2]
 MEMORY: Final = Path("/dev/shm")  # where a guest keeps its memory, if it can; the file has no name
-TERMINATION_S: Final = 5.0
+PIECE_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,33 +83,41 @@ def run(kernel: Kernel, command: Sequence[str], modules: Sequence[str], deadline
     with tempfile.TemporaryDirectory(prefix="tiergate-guest-") as name:
         folder = Path(name)
         (folder / "job").write_text(json.dumps(asdict(job)))
-        _run_process(kernel.command_line(folder / "job", folder), folder, deadline_s)
-        text = (folder / "console").read_text(errors="replace").replace("\r", "")
-    found = re.search(rf"^{job.verdict} (\d+)$", text, re.MULTILINE)
-    return Outcome(int(found[1]) if found else None, text)
-
-
-def _run_process(command: Sequence[str], folder: Path, deadline_s: float) -> None:
-    """Wait until the guest has ended, or make it end. Its processes are a group, none of which outlives this."""
-    # A guest whose test run is killed goes with it.
-    line = ("setpriv", "--pdeathsig", "TERM", *command)
-    with (folder / "console").open("wb") as output:
-        guest = subprocess.Popen(
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": str(MEMORY if MEMORY.is_dir() else folder)},
-        )
+        guest = _boot(kernel.command_line(folder / "job", folder), folder)
         try:
-            guest.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            output.write(f"\nthe guest did not end within {deadline_s:g} s\n".encode())
-            guest.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                guest.wait(TERMINATION_S)
+            return _watch(guest, re.compile(rf"^{job.verdict} (\d+)\r?$".encode(), re.MULTILINE), deadline_s)
         finally:
-            with suppress(ProcessLookupError):  # the usual case: the whole group has ended
+            # The guest is not asked to shut down: its disks may be gone, and it has nothing to save.
+            with suppress(ProcessLookupError):
                 os.killpg(guest.pid, signal.SIGKILL)
-            guest.wait()
+            guest.communicate()
+
+
+def _boot(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+    """Start a guest, whose processes are a group. If the test run is killed, it goes, too."""
+    return subprocess.Popen(
+        ("setpriv", "--pdeathsig", "TERM", *command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(MEMORY if MEMORY.is_dir() else folder)},
+    )
+
+
+def _watch(guest: subprocess.Popen[bytes], verdict: re.Pattern[bytes], deadline_s: float) -> Outcome:
+    """Read the console until the verdict is there, the guest has ended, or time is up."""
+    assert guest.stdout is not None
+    console = guest.stdout.fileno()
+    end_s = time.monotonic() + deadline_s
+    text = b""
+    while not (found := verdict.search(text)):
+        readable, _, _ = select.select([console], [], [], max(0, end_s - time.monotonic()))
+        if not readable:
+            text += f"\nthe guest did not end within {deadline_s:g} s\n".encode()
+            break
+        piece = os.read(console, PIECE_BYTES)
+        if not piece:
+            break
+        text += piece
+    return Outcome(int(found[1]) if found else None, text.decode(errors="replace").replace("\r", ""))
