@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from backstores.block import Node, Op, Request, plan
-from backstores.engine.executor import Executor
+from backstores.engine.executor import Executor, StageFailed
+from backstores.volume import loss
 
 STEP_BYTES = 1 << 20
 
@@ -30,11 +31,33 @@ class Equalizer:
         """
         step = STEP_BYTES // self._block_bytes
         for at in range(lba, lba + blocks, step):
-            run = min(step, lba + blocks - at)
-            contents = await asyncio.gather(*(self._read(leg, at, run) for leg in legs))
+            await self._step(legs, source, at, min(step, lba + blocks - at))
+
+    async def _step(self, legs: Sequence[Node], source: int, lba: int, blocks: int) -> None:
+        """Copy a range. Where a leg has no room for what the source has, the source takes what that leg has.
+
+        Two legs that share a full file system may each have blocks that the other has no room for.
+        """
+        tried: set[tuple[int, int]] = set()
+        while True:
+            contents = await asyncio.gather(*(self._read(leg, lba, blocks) for leg in legs))
+            first = min((self._first_difference(contents[source], content) for content in contents), default=blocks)
             for number, (leg, content) in enumerate(zip(legs, contents, strict=True)):
-                if number != source:
-                    await self._mend(leg, at, contents[source], content)
+                try:
+                    if number != source:
+                        await self._mend(leg, lba, contents[source], content)
+                except StageFailed as failed:
+                    full = all(failure.errno in loss.FULL for failure in failed.failures)
+                    if not full or (first, source) in tried:
+                        raise
+                    tried.add((first, source))
+                    source = number
+                    break
+            else:
+                return
+
+    def _first_difference(self, one: bytearray, other: bytearray) -> int:
+        return next((first for first, _ in _differences(one, other, self._block_bytes)), len(one) // self._block_bytes)
 
     async def _read(self, leg: Node, lba: int, blocks: int) -> bytearray:
         content = bytearray(blocks * self._block_bytes)

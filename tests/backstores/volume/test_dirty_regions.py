@@ -8,7 +8,7 @@ import random
 from backstores.alu.base import AluOp
 from backstores.block import Op, Request
 from tests.backstores.volume.test_volume import pattern, read, write
-from tests.support.volumes import DATA, Machine
+from tests.support.volumes import DATA, Machine, stripe_over_mirrors
 
 REGION_BLOCKS = 512
 
@@ -120,5 +120,81 @@ def test_regions_stay_dirty_while_a_leg_is_missing() -> None:
         async with machine.volume(fresh=False) as volume:
             assert not volume.pin_reads(), "one leg in sync has nothing to be copied from or to"
             assert [log.dirty_at_open for log in machine.logs.values()] == [(0,), ()]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_ends_when_every_leg_has_ended_though_one_has_failed() -> None:
+    """D2: the next batch must not be overtaken on a leg by this one, which says less."""
+
+    async def scenario() -> None:
+        machine = Machine()
+        async with machine.volume() as volume:
+            machine.leg(0, 0).fail(AluOp.WRITE)
+            gate = machine.leg(0, 1).hold(AluOp.WRITE)
+            machine.leg(0, 1).log.clear()
+            task = asyncio.create_task(write(volume, 0, pattern(1, 8)))
+            await gate.reached.wait()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(machine.leg(0, 1).seen(AluOp.WRITE)) == 1, "a second batch is on its way beside the first"
+            gate.open()
+            await task
+
+    asyncio.run(scenario())
+
+
+def test_when_the_leg_that_is_read_fails_before_all_is_copied_another_one_is_read() -> None:
+    """D2: of three legs, the two that are left may differ still."""
+
+    async def scenario() -> None:
+        machine = Machine(objects=stripe_over_mirrors(width=1, legs=3), immediate=False)
+        async with machine.volume() as volume:
+            await write(volume, 0, pattern(1, 8))
+        for leg in (1, 2):
+            machine.leg(0, leg, legs=3).content[DATA : DATA + 4096] = pattern(leg + 1, 8)
+        async with machine.volume(fresh=False) as volume:
+            assert volume.pin_reads()
+            machine.leg(0, 0, legs=3).fail(AluOp.READ, offset=DATA)
+            assert await read(volume, 0, 8) == pattern(2, 8)
+            machine.leg(0, 1, legs=3).log.clear()
+            for _ in range(4):
+                assert await read(volume, 0, 8) == pattern(2, 8)
+            assert not machine.leg(0, 2, legs=3).seen(AluOp.READ)[2:], "nothing but its bitmap was read"
+            await volume.resynchronize()
+            assert await read(volume, 0, 8) == pattern(2, 8)
+            assert machine.leg(0, 2, legs=3).content[DATA : DATA + 4096] == pattern(2, 8)
+
+    asyncio.run(scenario())
+
+
+def test_a_leg_that_fails_at_the_last_flush_does_not_open_the_hot_path_again() -> None:
+    async def scenario() -> None:
+        machine = Machine()
+        async with machine.volume() as volume:
+            await write(volume, 0, pattern(1, 8))
+            machine.leg(0, 0).fail(AluOp.FLUSH)
+            await volume.close()
+            assert not volume.read_now(0, 8, memoryview(bytearray(4096)))
+            assert not volume.write_now(0, 8, memoryview(pattern(2, 8)))
+
+    asyncio.run(scenario())
+
+
+def test_bitmaps_are_made_alike_before_the_first_request() -> None:
+    """D2: what only one leg's bitmap says must not be lost with that leg."""
+
+    async def scenario() -> None:
+        machine = Machine()
+        async with machine.volume() as volume:
+            machine.leg(0, 1).fail(AluOp.WRITE, offset=0, length=DATA, times=1)
+            await write(volume, 0, pattern(1, 8))
+            assert machine.leg_states[1] is not machine.leg_states[0]
+        async with machine.volume(fresh=False) as volume:
+            for alu in machine.alus.values():
+                alu.log.clear()
+            await volume.publish_logs()
+            assert [len(machine.leg(1, leg).seen(AluOp.WRITE)) for leg in (0, 1)] == [1, 1]
+            assert not machine.leg(0, 1).seen(AluOp.WRITE), "a failed leg is left alone"
 
     asyncio.run(scenario())

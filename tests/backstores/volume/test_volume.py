@@ -150,6 +150,32 @@ def test_a_full_disk_fails_the_write_and_leaves_the_legs_equal_and_in_sync(full:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((), (0,)), ((0, 1), (0,)), ((0,), (3,)), ((3,), (0,)), ((0, 2), (1, 3)), ((1, 3), (0, 2))],
+    ids=["nothing-some", "more-less", "begin-end", "end-begin", "by-turns", "by-turns-the-other-way"],
+)
+def test_legs_that_have_room_in_different_places_are_equal_after_a_write_that_failed(
+    first: tuple[int, ...], second: tuple[int, ...]
+) -> None:
+    """D1: what one leg has and the other has no room for is taken back; no leg is given up for a full disk."""
+
+    async def scenario() -> None:
+        machine = Machine(immediate=False)
+        async with machine.volume() as volume:
+            await write(volume, 256 * CHUNK_BLOCKS, pattern(1, 1))  # its bitmap has room
+            for leg, pages in enumerate((first, second)):
+                alu = machine.leg(0, leg)
+                alu.mapped |= {DATA // 4096 + page for page in pages}
+                alu.room_bytes = len(alu.mapped) * 4096
+            with pytest.raises(NoSpace):
+                await write(volume, 0, pattern(2, 4 * CHUNK_BLOCKS))
+            assert machine.leg_states == [IN_SYNC] * 4
+            assert machine.data(0, 0) == machine.data(0, 1)
+
+    asyncio.run(scenario())
+
+
 def test_fua_is_durable_on_every_leg_when_it_is_acknowledged() -> None:
     """D1: what FUA acknowledged survives a power cut on each leg."""
 
