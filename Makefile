@@ -5,6 +5,8 @@ STATE ?= var
 PORTAL ?= 127.0.0.1:3260
 # How many tests run side by side.
 JOBS ?= auto
+# Debian has mke2fs and losetup where ordinary users don't look.
+export PATH := $(PATH):/usr/sbin:/sbin
 
 run:
 	@scripts/setup.sh run
@@ -31,5 +33,5 @@ bench:
 	.venv/bin/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info benchmarks/build
+	rm -rf .venv build dist *.egg-info benchmarks/build backstores/engine/_ring.c backstores/engine/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -63,7 +63,7 @@ if ((${#missing[@]})); then
     fi
 fi
 if ! python_serves; then
-    echo "error: ${python} is no Python 3.11 or later with venv; install one, or name it: PYTHON=python3.12 make $target" >&2
+    echo "error: ${python} is no Python 3.11 or later with venv; install one, or name one: make $target PYTHON=..." >&2
     exit 1
 fi
 
