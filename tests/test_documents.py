@@ -22,7 +22,7 @@ PACKAGES = ("backstores", "appliance", "cli")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|pyx|md|cfg|toml|sh))`")
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?(.*)")
-ELSEWHERE = ("/", ".venv/", "var/")  # what a document names and a clone does not hold
+ELSEWHERE = ("/", ".venv/", "var/", "benchmarks/results/")  # what a document names and a clone does not hold
 MADE_LATER = frozenset(
     {"backstores/transforms/readonly.py", "tests/backstores/transforms/test_readonly.py"}
 )  # by whoever follows CONTRIBUTING.md
