@@ -34,7 +34,7 @@ from backstores.iscsi.fast import (
     UNPACK,
 )
 from backstores.iscsi.full_feature import FullFeature, Pdu, PeerError
-from backstores.iscsi.limits import Limits
+from backstores.iscsi.limits import PDUS_A_TURN, Limits
 from backstores.iscsi.login import Login, LoginAnswer, LoginRefused
 from backstores.iscsi.pdu import (
     BHS_BYTES,
@@ -88,11 +88,12 @@ class Connection:
     def feed(self, buffer: bytearray, view: memoryview, at: int, end: int) -> int:
         """Handle the whole PDUs in ``buffer[at:end]``, of which ``view`` is a view; give where the rest begins.
 
-        Stops when the send buffer is full, too.
+        Stops when the send buffer is full, too, or when others should have their turn (C3).
         """
         self._heard = True
+        pdus = 0
         try:
-            while not self.sender.full and not self.closing:
+            while not self.sender.full and not self.closing and pdus < PDUS_A_TURN:
                 if self._full is not None and self._full.take_held():
                     self._closes_by_effect()
                     continue
@@ -106,6 +107,7 @@ class Connection:
                 if size_bytes == 0:
                     break
                 at += size_bytes
+                pdus += 1
         except ProtocolError as error:
             self._close(str(error))
         return end if self.closing else at
@@ -239,6 +241,8 @@ class Connection:
     def end(self, reason: str) -> None:
         """End the session, if there is one; the connection itself is gone or about to go."""
         self.closing = True
+        if self._full is not None and self._full.tasks is not None:
+            self._full.tasks.close()
         if self.session is not None:
             self._registry.end(self.session, reason)
 

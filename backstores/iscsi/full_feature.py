@@ -101,7 +101,9 @@ class FullFeature:
         self._text = TextExchange(access, session.grant, self._set_segment_bytes)
         self.tasks: TaskTable | None = None
         if session.nexus is not None:
-            self.tasks = TaskTable(sender, session.nexus, session.grant.parameters, effects.append, self._reject)
+            self.tasks = TaskTable(
+                sender, session.nexus, session.grant.parameters, registry.allowance, effects.append, self._reject
+            )
 
     @property
     def in_order(self) -> bool:

@@ -17,6 +17,9 @@ IMMEDIATE_DEPTH: Final = 16  # immediate commands besides: they are outside the 
 HELD_BYTES: Final = 1 << 20  # commands that came before their turn
 TASK_BYTES: Final = 32 << 20  # data of one command
 CONNECTION_BYTES: Final = 64 << 20  # data of all commands of a connection
+NODE_BYTES: Final = 512 << 20  # and of all connections; each may have one command beyond it
+SESSIONS_PER_INITIATOR: Final = 64
+PDUS_A_TURN: Final = 32  # on the general path, before the portal looks at the clock
 
 
 @dataclass(frozen=True, slots=True)

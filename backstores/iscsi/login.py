@@ -36,6 +36,7 @@ class LoginStatus(enum.IntEnum):
     SESSION_TYPE_NOT_SUPPORTED = 0x0209
     SESSION_DOES_NOT_EXIST = 0x020A
     SERVICE_UNAVAILABLE = 0x0301
+    OUT_OF_RESOURCES = 0x0302
 
 
 class LoginRefused(ProtocolError):

@@ -58,7 +58,7 @@ class Portal:
         self._receive_buffer = ReceiveBuffer()
         self._send_buffer = bytearray(SCRATCH_BYTES)
         self._connections: set[ConnectionProtocol] = set()
-        self._logging_in: set[ConnectionProtocol] = set()
+        self._logging_in: dict[ConnectionProtocol, None] = {}  # the oldest first
         self._per_address: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -128,16 +128,24 @@ class Portal:
     # The connections' calls
 
     def admit(self, connection: ConnectionProtocol) -> Connection | None:
-        """Make the core of a new connection; None when there are too many (S1)."""
+        """Make the core of a new connection; None when there are too many (S1).
+
+        When all places are taken, the oldest that has not logged in goes: a login takes milliseconds, and those who
+        only hold places must not keep hosts out (C3).
+        """
         limits = self._limits
-        if len(self._connections) >= limits.connections:
-            log.debug("connection from %s refused: %d are open", connection.address, limits.connections)
-            return None
         if self._per_address[connection.address] >= limits.unauthenticated_per_address:
             log.debug("connection from %s refused: too many of its logins are under way", connection.address)
             return None
+        if len(self._connections) >= limits.connections:
+            oldest = next(iter(self._logging_in), None)
+            if oldest is None:
+                log.debug("connection from %s refused: %d are open", connection.address, limits.connections)
+                return None
+            self.forget(oldest)
+            oldest.abort("made room for a newer connection")
         self._connections.add(connection)
-        self._logging_in.add(connection)
+        self._logging_in[connection] = None
         self._per_address[connection.address] += 1
         return Connection(
             AccessVia(self._access, connection.local_address),
@@ -153,7 +161,7 @@ class Portal:
     def authenticated(self, connection: ConnectionProtocol) -> None:
         """Hear that a connection has logged in."""
         if connection in self._logging_in:
-            self._logging_in.remove(connection)
+            del self._logging_in[connection]
             self._per_address[connection.address] -= 1
             if not self._per_address[connection.address]:
                 del self._per_address[connection.address]

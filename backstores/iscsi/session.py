@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from backstores.errors import TiergateError
 from backstores.iscsi.access import Access
+from backstores.iscsi.limits import NODE_BYTES, SESSIONS_PER_INITIATOR
 from backstores.iscsi.login import Grant, LoginRefused, LoginStatus
 from backstores.scsi.model import Nexus
 
@@ -38,10 +39,18 @@ class Session:
         return (self.grant.initiator, self.grant.isid, self.grant.target, self.group_tag)
 
 
+@dataclass(eq=False, slots=True)
+class Allowance:
+    """Room for the data of commands that all sessions of a node share (S3)."""
+
+    left_bytes: int = NODE_BYTES
+
+
 class SessionRegistry:
     """All sessions of a target node, over all its portals."""
 
     def __init__(self) -> None:
+        self.allowance = Allowance()
         self._sessions: dict[int, Session] = {}
         self._tsihs = itertools.cycle(range(1, 0x10000))  # 0 stands for "a new session"
 
@@ -58,7 +67,8 @@ class SessionRegistry:
         ErrorRecoveryLevel 0 no task outlives a connection, so that too is a new session in the old one's place.
 
         Raises:
-            LoginRefused: no session has this TSIH; a second connection; or the appliance opens no nexus.
+            LoginRefused: no session has this TSIH; a second connection; the initiator has too many sessions; or the
+                appliance opens no nexus.
         """
         if len(self._sessions) >= 0xFFFF:
             raise LoginRefused(LoginStatus.SERVICE_UNAVAILABLE, "every TSIH is in use")
@@ -67,6 +77,8 @@ class SessionRegistry:
         session.tsih = before.tsih if before is not None and grant.tsih else self._free_tsih()
         if before is not None:
             self.end(before, "reinstated by a new login")
+        if sum(s.grant.initiator == grant.initiator for s in self._sessions.values()) >= SESSIONS_PER_INITIATOR:
+            raise LoginRefused(LoginStatus.OUT_OF_RESOURCES, f"{SESSIONS_PER_INITIATOR} sessions of this initiator")
         if grant.target is not None:
             try:
                 session.nexus = access.open_nexus(grant.account, grant.initiator, grant.isid, grant.target, group_tag)

@@ -5,7 +5,7 @@ REPLYING until the last byte of its answer is in the send buffer. Then it is gon
 
 Three things bound what a peer can make us keep. The CmdSN window shrinks with every task, so that there
 are ``QUEUE_DEPTH`` of them at most; data is kept only as it arrives; and data is asked for only
-after room for the whole command was reserved out of ``CONNECTION_BYTES``.
+after room for the whole command was reserved out of ``CONNECTION_BYTES``, and out of what all connections share.
 
 A data sequence that breaks the protocol spoils its task, not the connection: what still comes of the
 sequence is discarded, and its last PDU (F bit) brings the CHECK CONDITION (7.8).
@@ -23,6 +23,7 @@ from backstores.iscsi.limits import CONNECTION_BYTES, IMMEDIATE_DEPTH, QUEUE_DEP
 from backstores.iscsi.negotiate import Parameters
 from backstores.iscsi.pdu import NO_TAG, DataIn, DataOut, R2t, RejectReason, ScsiCommand, ScsiResponse, SenseHeader
 from backstores.iscsi.sender import Sender
+from backstores.iscsi.session import Allowance
 from backstores.scsi.model import Attribute, Command, Nexus, Response, Status
 
 
@@ -122,6 +123,7 @@ class TaskTable:
         sender: Sender,
         nexus: Nexus,
         parameters: Parameters,
+        allowance: Allowance,
         start: Callable[[Execute], None],
         reject: RejectPdu,
     ) -> None:
@@ -129,6 +131,8 @@ class TaskTable:
         self._sender = sender
         self._nexus = nexus
         self._parameters = parameters
+        self._allowance = allowance
+        self._closed = False
         self._start = start
         self._reject = reject
         self._tasks: dict[int, Task] = {}
@@ -234,11 +238,16 @@ class TaskTable:
         need_bytes = min(task.expected_bytes if task.reads else task.wanted_bytes, TASK_BYTES)
         if task.reserved_bytes == need_bytes:
             return True
-        if self._reserved_bytes and self._reserved_bytes + need_bytes > CONNECTION_BYTES:
+        left_bytes = min(CONNECTION_BYTES - self._reserved_bytes, self._allowance.left_bytes)
+        if self._reserved_bytes and need_bytes > left_bytes:
             return False
         task.reserved_bytes = need_bytes
-        self._reserved_bytes += need_bytes
+        self._take(need_bytes)
         return True
+
+    def _take(self, length_bytes: int) -> None:
+        self._reserved_bytes += length_bytes
+        self._allowance.left_bytes -= length_bytes
 
     def _start_ready(self) -> None:
         """Hand over what is ready, unless a command before it must not be overtaken (SAM-5, 8.6)."""
@@ -341,6 +350,8 @@ class TaskTable:
 
     def completed(self, task: Task, response: Response | None) -> None:
         """Hear the end of a task from the SCSI layer; None: it was aborted."""
+        if self._closed:
+            return
         if response is None:
             self._remove(task)
         else:
@@ -355,11 +366,17 @@ class TaskTable:
         del self._tasks[task.itt]
         self._recently_ended.append(task.itt)
         self.vacate(task.immediate)
-        self._reserved_bytes -= task.reserved_bytes
+        self._take(-task.reserved_bytes)
         waiting, self._waiting = self._waiting, deque()
         for other in waiting:
             if self._unstarted.get(other.itt) is other:
                 self._advance(other)
+
+    def close(self) -> None:
+        """Give back all room: the connection is gone. What still runs has nobody to answer."""
+        self._closed = True
+        self.outbox.clear()
+        self._take(-self._reserved_bytes)
 
     def pump(self) -> None:
         """Put answers into the send buffer while it has room."""

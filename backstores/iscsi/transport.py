@@ -26,6 +26,7 @@ from backstores.iscsi.tasks import Execute, Task
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 4 * MAX_SEGMENT_BYTES
+TURN_S: Final = 0.002
 SHOWN_CHARACTERS: Final = 223  # the longest iSCSI name
 
 
@@ -96,6 +97,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._fd = -1
         self._blocked = False
+        self._rests = False  # has had its turn, and goes on when others have had theirs
         self._closing_since_s: float | None = None
         self._runs: set[asyncio.Task[None]] = set()
 
@@ -144,18 +146,17 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._blocked = False
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
-            self._buffer.claim(self)
-            self._run()
+        if not self._rests:
+            self._go_on()
 
     # Serving
 
     def _run(self) -> None:
-        """Handle what has been received until it is used up or the peer takes no more output."""
-        core, buffer = self.core, self._buffer
+        """Handle what has been received until it is used up, the peer takes no more output, or its turn is over."""
+        core, buffer, loop = self.core, self._buffer, asyncio.get_running_loop()
         if core is None:
             return
+        until_s = loop.time() + TURN_S
         while not self._blocked and not core.closing:
             before = buffer.start
             buffer.start = core.feed(buffer.raw, buffer.view, buffer.start, buffer.end)
@@ -164,6 +165,28 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
             self._settle(core)
             if buffer.start == before and not sent:
                 break
+            if loop.time() >= until_s:
+                self._rest(loop)
+                break
+
+    def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let others have their turn: a peer must not hold them up, however much it sends at once (C3)."""
+        if self.transport is not None and not self._rests:
+            self._rests = True
+            self.transport.pause_reading()
+            loop.call_soon(self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._rests = False
+        if not self._blocked:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read again, and handle what was left."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._buffer.claim(self)
+            self._run()
 
     def _settle(self, core: Connection) -> None:
         """Send what stands in the send buffer, and carry out what the core asks for."""

@@ -9,10 +9,12 @@ import pytest
 from backstores.device import MemoryDevice
 from backstores.iscsi.limits import CONNECTION_BYTES, TASK_BYTES, Limits
 from backstores.iscsi.pdu import NO_TAG, DataIn, DataOut, R2t, Reject, RejectReason, ScsiCommand
+from backstores.iscsi.session import SessionRegistry
 from backstores.scsi.model import Response, Status
 from tests.support.iscsi_client import FAST_KEYS, Client, CoreChannel, connect, read10, read16, write10, write16
 from tests.support.iscsi_twins import MemoryAccess
 
+MIB = 1 << 20
 PATTERN = random.Random(1).randbytes(1 << 21)
 
 
@@ -304,3 +306,27 @@ def test_sixteen_byte_cdbs_reach_past_two_tebibytes(immediate: bool) -> None:
     client, channel = logged_in(immediate)
     assert client.command(read16(1 << 40, 1), read=512).asc == (5, 0x21, 0)
     assert not channel.closed
+
+
+def test_room_is_shared_by_all_connections_but_none_waits_for_another() -> None:
+    """S3: peers that ask for much and read nothing end where the node's room does; C3: one command always has some."""
+    device = MemoryDevice(1 << 16)
+    access, registry = MemoryAccess(device), SessionRegistry()
+    device.immediate = False
+    registry.allowance.left_bytes = MIB
+    greedy, other = (CoreChannel(access, registry, hold=True) for _ in range(2))
+    for number, channel in enumerate((greedy, other)):
+        client = Client(channel, isid=b"\x80\0\0\0\0" + bytes([number]))
+        client.login()
+        for _ in range(3):
+            client.send(ScsiCommand, read=1, expected_bytes=MIB, cdb=read10(0, MIB // 512), attribute=1)
+        assert len(channel.running) == 1
+    assert registry.allowance.left_bytes == -MIB
+    other.finish(other.running.pop(), Response(data_in=bytes(MIB)))
+    assert len(other.running) == 1  # its next one, though the greedy one keeps all the room
+    late = greedy.running[0]
+    greedy.close()
+    greedy.core.completed(late, Response())
+    assert registry.allowance.left_bytes == 0
+    other.close()
+    assert registry.allowance.left_bytes == MIB

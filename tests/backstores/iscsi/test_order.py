@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from backstores.iscsi.limits import HELD_BYTES, IMMEDIATE_DEPTH, MAX_SEGMENT_BYTES, QUEUE_DEPTH
+from backstores.iscsi.limits import HELD_BYTES, IMMEDIATE_DEPTH, MAX_SEGMENT_BYTES, PDUS_A_TURN, QUEUE_DEPTH
 from backstores.iscsi.pdu import (
+    BHS_BYTES,
     NO_TAG,
     NopIn,
     NopOut,
@@ -222,3 +223,11 @@ def test_a_ping_is_answered_with_its_data() -> None:
     answer = client.receive()
     assert isinstance(answer.pdu, NopIn)
     assert (answer.data, answer.pdu.lun, answer.pdu.ttt) == (b"hello", 1 << 48, NO_TAG)
+
+
+def test_a_turn_has_its_end() -> None:
+    """C3: the portal gets to look at the clock, however much came at once."""
+    client, channel = logged_in()
+    raw = bytearray(b"".join(client.build(NopOut, ttt=NO_TAG) for _ in range(1000)))
+    handled = channel.core.feed(raw, memoryview(raw), 0, len(raw))
+    assert handled == PDUS_A_TURN * BHS_BYTES

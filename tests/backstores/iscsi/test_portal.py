@@ -15,14 +15,17 @@ import pytest
 
 from backstores.device import MemoryDevice
 from backstores.errors import UsageError
+from backstores.iscsi import transport
 from backstores.iscsi.access import Account
 from backstores.iscsi.limits import Limits
 from backstores.iscsi.pdu import (
+    NO_TAG,
     AsyncEvent,
     AsyncMessage,
     DataIn,
     LogoutRequest,
     LogoutResponse,
+    NopOut,
     ScsiCommand,
     TaskManagementRequest,
     TaskManagementResponse,
@@ -225,6 +228,32 @@ def test_connections_are_capped_in_all(access: MemoryAccess) -> None:
         client_of(served, 9)
 
 
+def test_those_who_only_hold_places_make_room(access: MemoryAccess) -> None:
+    """S1, C3: idle connections from many addresses keep nobody out; sessions keep their places."""
+    with serving(access, Limits(connections=4)) as served, ExitStack() as stack:
+        first = client_of(served, 1)
+        holders = [stack.enter_context(idle(served)) for _ in range(3)]
+        wait_until(lambda: len(served.call(lambda: list(served.portal._logging_in))) == 3)
+        second = client_of(served, 2)
+        assert is_closed(holders[0])
+        third = client_of(served, 3)
+        assert is_closed(holders[1])
+        assert all(client.command(bytes(6)).status == 0 for client in (first, second, third))
+        assert len(served.call(lambda: list(served.portal._connections))) == 4
+
+
+def test_many_pdus_at_once_are_handled_in_turns(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C3: whoever sends much at once rests now and then, and nothing of it is lost."""
+    monkeypatch.setattr(transport, "TURN_S", 0.0)  # rest after each look at the clock
+    flooding, other = client_of(served, 1), client_of(served, 2)
+    pings = [flooding.build(NopOut, b"%8d" % number, ttt=NO_TAG) for number in range(5000)]
+    reads = [flooding.build(ScsiCommand, read=1, expected_bytes=512, cdb=read10(0, 1), attribute=1) for _ in range(99)]
+    flooding.channel.send(b"".join(pings + reads))
+    assert other.command(read10(0, 1), read=512).status == 0
+    assert [flooding.receive().data for _ in pings] == [b"%8d" % number for number in range(5000)]
+    assert all(isinstance(flooding.receive().pdu, DataIn) for _ in reads)
+
+
 def test_idle_connections_do_not_delay_a_login(served: Served) -> None:
     """LIO takes 14.8 s for a login beside one idle connection."""
     with ExitStack() as stack:
@@ -241,6 +270,7 @@ def test_late_logins_are_dropped(access: MemoryAccess) -> None:
 def test_a_thousand_idle_sessions_take_little_memory(access: MemoryAccess) -> None:
     """Issue 2: under 64 KiB each; what our own structures take is counted."""
     count = 200
+    access.accounts["iqn.2024-01.example:many-*"] = Account("host")
     with serving(access, Limits(unauthenticated_per_address=1000)) as served, ExitStack() as stack:
         client_of(served, 0)
         tracemalloc.start()
@@ -248,7 +278,7 @@ def test_a_thousand_idle_sessions_take_little_memory(access: MemoryAccess) -> No
         before = tracemalloc.get_traced_memory()[0]
         clients = []
         for number in range(count):
-            client = Client(SocketChannel(served.address), isid=b"\x80\0\0\1" + number.to_bytes(2, "big"))
+            client = Client(SocketChannel(served.address), f"iqn.2024-01.example:many-{number}")
             client.login()
             client.command(read10(0, 8), read=4096)
             clients.append(client)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from backstores.iscsi.access import Account
+from backstores.iscsi.limits import SESSIONS_PER_INITIATOR
 from backstores.iscsi.session import SessionRegistry
-from tests.support.iscsi_client import Client, CoreChannel
+from tests.support.iscsi_client import Client, CoreChannel, LoginFailed
 from tests.support.iscsi_twins import INITIATOR, TARGET, MemoryAccess
 
 OTHER = "iqn.2024-01.example:other"
@@ -27,6 +30,19 @@ def test_several_sessions_of_one_initiator() -> None:
     clients = [log_in(access, registry, port=port) for port in range(3)]
     assert len({client.tsih for client in clients} - {0}) == 3
     assert all(client.command(bytes(6)).status == 0 for client in clients)
+
+
+def test_sessions_of_one_initiator_are_capped() -> None:
+    """S3: an initiator that goes wrong takes neither all connections nor all memory; its own port's place stays its."""
+    access, registry = MemoryAccess(), SessionRegistry()
+    access.accounts[OTHER] = Account("host")
+    for port in range(SESSIONS_PER_INITIATOR):
+        log_in(access, registry, port=port)
+    with pytest.raises(LoginFailed, match="0x0302"):
+        log_in(access, registry, port=SESSIONS_PER_INITIATOR)
+    assert len(access.nexuses) == len(registry) == SESSIONS_PER_INITIATOR
+    log_in(access, registry, port=0)  # takes its own place
+    log_in(access, registry, OTHER)
 
 
 def test_a_new_login_of_the_same_port_takes_the_place_of_the_old() -> None:
