@@ -41,7 +41,7 @@ class Appliance:
 
     folder: Path
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def state(self) -> Path:
@@ -57,11 +57,12 @@ class Appliance:
         """Start it, and wait until it says that it is ready."""
         line = [TIERGATE, "serve", "--state", str(self.state), "--portal", f"127.0.0.1:{self.port}", *options]
         with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True)
+            # No buffer of ours: select would not see a line that waits in it.
+            self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, bufsize=0)
         assert self.process.stdout is not None
         while True:
             ready, _, _ = select.select([self.process.stdout], [], [], READY_S)
-            text = self.process.stdout.readline() if ready else ""
+            text = self.process.stdout.readline().decode() if ready else ""
             if text.startswith("ready"):
                 return
             if not text:
