@@ -49,7 +49,7 @@ class StateLock:
             UsageError: another appliance has it.
         """
         try:
-            self._handle = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._handle = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UsageError(f"state folder {state} can't be used: {error.strerror}") from error
         try:

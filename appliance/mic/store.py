@@ -10,6 +10,7 @@ What it keeps true:
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -87,7 +88,7 @@ class Store:
             CorruptError: what is there is no database.
             StoreError: it can't be opened now.
         """
-        self._shown_url = url.rpartition("@")[2]  # without user and password
+        self._shown_url = shown_url(url)
         try:
             # hide_parameters: the secrets are parameters, and errors reach the log
             self._engine = sa.create_engine(url, hide_parameters=True)
@@ -186,13 +187,47 @@ class Store:
             raise StoreError(f"{table.name} {key} can't be saved in {self._shown_url}: {error.orig}") from error
 
 
+def shown_url(url: str) -> str:
+    """Give a database URL without what could be a secret: user, password and options (S2).
+
+    Raises:
+        UsageError: it is no URL; there is no telling where a password may stand in it, so it is not shown.
+    """
+    try:
+        parts = sa.make_url(url)
+    except (SQLAlchemyError, ValueError):
+        raise UsageError("the database URL can't be read; it looks like postgresql+psycopg://user@host/name") from None
+    return sa.URL.create(parts.drivername, host=parts.host, port=parts.port, database=parts.database).render_as_string()
+
+
+def check_folder(state: Path) -> None:
+    """Refuse a state folder in which others could put files of theirs in the place of ours (S2).
+
+    Raises:
+        UsageError: it belongs to another user, or others may write in it.
+    """
+    found = state.stat()
+    if found.st_uid not in (0, os.geteuid()):
+        raise UsageError(f"state folder {state} belongs to user {found.st_uid}: use one of your own")
+    if found.st_mode & 0o022:
+        mode = stat.S_IMODE(found.st_mode)
+        raise UsageError(f"state folder {state} has mode {mode:03o}, others can write in it: chmod go-w {state}")
+
+
 def open_store(state: Path, url: str | None = None) -> Store:
-    """Open the store of the appliance whose state folder this is; ``url`` names another database."""
+    """Open the store of the appliance whose state folder this is; ``url`` names another database.
+
+    Raises:
+        UsageError: the folder is open to others, or the URL is wrong.
+        OSError: the folder or the file can't be used.
+        TiergateError: the database can't.
+    """
+    check_folder(state)
     if url is not None:
         return Store(url)
     path = state / FILE_NAME
     # Made here, not by SQLite, which would use the umask; its journals take the mode of the file.
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(handle, 0o600)
     finally:

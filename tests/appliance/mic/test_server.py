@@ -19,7 +19,7 @@ import pytest
 from appliance.mic.management import Management
 from appliance.mic.operations import Dispatcher
 from appliance.mic.protocol import LINE_LIMIT, SOCKET_NAME
-from appliance.mic.server import CREDENTIALS, MOST_CONNECTIONS, ApiServer
+from appliance.mic.server import CREDENTIALS, LOCK_NAME, MOST_CONNECTIONS, ApiServer, StateLock
 from backstores.errors import UsageError
 from tests.support.fake_sp import FakeSp, MemoryStore
 from tests.support.management import running
@@ -174,6 +174,15 @@ def test_a_second_appliance_in_one_state_folder_is_refused_and_the_first_goes_on
         with pytest.raises(UsageError, match=rf"an appliance runs in .* already \(process {os.getpid()}\)"):
             asyncio.run(second.start())
         assert "ok" in talk(tmp_path, request("/sps", "status"))[0]
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    """S2: the lock is written to, and so would be whatever the link leads to."""
+    (victim := tmp_path / "victim").write_text("precious")
+    (tmp_path / LOCK_NAME).symlink_to(victim)
+    with pytest.raises(UsageError, match="can't be used: Too many levels of symbolic links"):
+        StateLock(tmp_path)
+    assert victim.read_text() == "precious"
 
 
 def test_a_state_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

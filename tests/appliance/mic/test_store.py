@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -142,9 +143,46 @@ def test_what_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "oracle9://u:hunter2hunter2@h/d", "postgresql+nodriver://u:hunter2hunter2@h/d"]
+    "url",
+    [
+        "nonsense",
+        "oracle9://u:hunter2hunter2@h/d",
+        "postgresql+nodriver://u:hunter2hunter2@h/d",
+        "postgresql+nodriver://h/d?user=u&password=hunter2hunter2",
+        "postgresql+nodriver//u:hunter2hunter2/d",
+        "postgresql+nodriver://u:hunter2hunter2@h:port/d",
+    ],
 )
 def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         Store(url)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702], ids=oct)
+def test_a_folder_in_which_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """S2: they could put a file of theirs in the place of ours."""
+    tmp_path.chmod(mode)
+    with pytest.raises(UsageError, match=f"has mode {mode:o}, others can write in it: chmod go-w"):
+        open_store(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S2: the owner of a folder can do in it what he likes."""
+    found = list(tmp_path.stat())
+    found[stat.ST_UID] = 4711
+    monkeypatch.setattr(Path, "stat", lambda self: os.stat_result(found))
+    with pytest.raises(UsageError, match="belongs to user 4711"):
+        open_store(tmp_path)
+
+
+def test_a_link_in_the_place_of_the_database_is_not_followed(tmp_path: Path) -> None:
+    """S2: neither its content nor its mode changes."""
+    (victim := tmp_path / "victim").write_text("precious")
+    victim.chmod(0o644)
+    (state := tmp_path / "state").mkdir(0o700)
+    (state / FILE_NAME).symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_store(state)
+    assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o644)
