@@ -149,7 +149,7 @@ class Configfs:
 
 def _control(read: Callable[[str], str]) -> str:
     """Give back what was written to a backstore's control file, which can't be read."""
-    names = ("dev_config", "hw_block_size", "max_data_area_mb", "nl_reply_supported")
+    names = ("dev_config", "hw_block_size", "max_data_area_mb", "cmd_ring_size_mb", "nl_reply_supported")
     return ",".join(f"{name}={read(f'attrib/{name}')}" for name in names)
 
 

@@ -4,7 +4,8 @@ Every change is the same movement: work out the tree we want, plan, carry out. T
 in threads, because the kernel waits for running commands when it takes something away, and it is this process's
 loop that answers them. What a step that fails had before it is undone, and the change is refused as a whole;
 only at the start, and when volumes come, the volume of the step that failed is left out, so that one broken
-backstore keeps no other volume from its hosts (C3).
+backstore keeps no other volume from its hosts (C3). One that hosts use already stays as it was: a LUN is never
+taken from under a file system because something about it could not be changed.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Lio:
         self._hosts: tuple[HostDefinition, ...] = ()
         self._exposures: tuple[Exposure, ...] = ()
         self._left_out: frozenset[Wwn] = frozenset()
+        self._as_it_was: dict[str, Node] = {}  # backstores that could not be changed
         self._changing = asyncio.Lock()
         self._recoveries: set[asyncio.Task[None]] = set()
 
@@ -101,6 +103,7 @@ class Lio:
         """Make backstores and LUNs for volumes that came, and take away those of volumes that went."""
         async with self._changing:
             self._left_out = frozenset()
+            self._as_it_was = {}
             await self._make_true_without_broken()
 
     async def release(self, volume: Wwn) -> None:
@@ -126,10 +129,15 @@ class Lio:
                 return await self._make_true()
             except LioError as error:
                 volume = self._volume_at(error.path)
-                if volume is None or volume in self._left_out:
+                if volume is None or volume in self._left_out or error.path in self._as_it_was:
                     raise
-                log.error("volume %s is left out: %s", volume, error)
-                self._left_out |= {volume}
+                assert self._present is not None
+                if error.path in self._present.handled:
+                    log.error("volume %s is not changed: %s", volume, error)
+                    self._as_it_was[error.path] = self._present.nodes[error.path]
+                else:
+                    log.error("volume %s is left out: %s", volume, error)
+                    self._left_out |= {volume}
 
     async def _make_true(self) -> None:
         if self._present is not None:
@@ -142,7 +150,8 @@ class Lio:
         exposures = [row for row in self._exposures if row.host in names]
         disks = {row.volume: disk for row in exposures if (disk := self._disk(row.volume)) is not None}
         numbers = lun_numbers(hosts, exposures, numbers_in(self._site, present.nodes))
-        return wanted(self._site, disks, hosts, exposures, numbers)
+        tree = wanted(self._site, disks, hosts, exposures, numbers)
+        return {path: self._as_it_was.get(path, node) for path, node in tree.items()}
 
     def _disk(self, wwn: Wwn) -> Disk | None:
         unit = None if wwn in self._left_out else self._find_unit(wwn)

@@ -24,6 +24,10 @@ HBA_BASE: Final = 5447_000
 DATA_AREA_MB: Final = 64
 """What one device may hold of data under way. The kernel takes it page by page, as it is needed."""
 
+RING_MB: Final = 1
+"""The kernel takes the whole ring at once, and never swaps it: its default of 8 MiB would make 250 volumes cost 2 GiB.
+In one, thousands of commands have room, and a session has 64 under way."""
+
 
 class Kind(enum.IntEnum):
     """The sorts of folders, in the order in which they can be made."""
@@ -195,7 +199,7 @@ def _backstore(disk: Disk) -> Node:
         Kind.BACKSTORE,
         {
             "control": f"dev_config=tiergate/{disk.wwn},hw_block_size={disk.block_bytes}"
-            f",max_data_area_mb={DATA_AREA_MB},nl_reply_supported=-1",
+            f",max_data_area_mb={DATA_AREA_MB},cmd_ring_size_mb={RING_MB},nl_reply_supported=-1",
             SIZE: str(disk.size_bytes),
             # Without a handler commands wait, and are answered after its restart; the host has a timeout of its own.
             "attrib/cmd_time_out": "0",

@@ -32,13 +32,14 @@ class TwinConfigfs(Configfs):
         super().__init__(Path("/nonexistent"))
         self.kernel = kernel
         self.refuse = ""
+        self.refused: type[FolderStep] = MakeFolder
         self.steps: list[FolderStep] = []
 
     def read(self, site: Site) -> Present:
         return Present(self.kernel.present.nodes, self.kernel.present.foreign)
 
     def carry_out(self, step: FolderStep) -> None:
-        if self.refuse and step.path.startswith(self.refuse) and isinstance(step, MakeFolder):
+        if self.refuse and step.path.startswith(self.refuse) and isinstance(step, self.refused):
             raise LioError(step.path, f"refused: {step.path}")
         self.kernel.take(step)
         self.steps.append(step)
@@ -212,6 +213,28 @@ def test_growth_reaches_the_kernel() -> None:
         await machine.front_end.refresh()
         node = machine.kernel.present.nodes[SITE.backstore(A)]
         assert node.settings["attrib/dev_size"] == str(4096 * 512)
+
+    asyncio.run(scenario())
+
+
+def test_a_backstore_that_can_not_be_changed_stays_as_it_was() -> None:
+    """R16: the LUN is not taken from under its hosts, and other volumes still come."""
+
+    async def scenario() -> None:
+        machine = Machine()
+        machine.on_line(A)
+        await machine.front_end.set([WEB1], rows((WEB1, A, 0), (WEB1, B, 1)))
+        await machine.front_end.start()
+        before = machine.kernel.present.nodes[SITE.backstore(A)]
+        machine.configfs.refuse, machine.configfs.refused = SITE.backstore(A), Set
+        machine.units[A].device = MemoryDevice(4096)
+        machine.on_line(B)
+        await machine.front_end.refresh()
+        assert machine.luns(WEB1) == {0: A, 1: B}
+        assert machine.kernel.present.nodes[SITE.backstore(A)] == before
+        machine.configfs.refuse = ""
+        await machine.front_end.refresh()
+        assert machine.kernel.present.nodes[SITE.backstore(A)] != before
 
     asyncio.run(scenario())
 

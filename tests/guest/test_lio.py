@@ -1,0 +1,227 @@
+"""The appliance with LIO as its front end, in a guest kernel, against open-iscsi (R31, R33)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guest.inside import TARGET, Guest
+from tests.support.appliance import TIERGATE, Appliance
+
+MODULES = ["target_core_user", "iscsi_target_mod", "iscsi_tcp", "sd_mod", "ext4", "xfs"]
+IQN = "iqn.2026-11.example.tiergate:lio"
+WEB = "iqn.2026-11.example.tiergate:guest"
+LIO = ("--frontend", "lio", "--iqn", IQN)
+SECRET, MUTUAL = "geheim-und-lang", "auch-geheim-und-lang"
+KILLS = 20
+UNIT_SERIAL = 0x80  # a page of INQUIRY
+
+in_guest = pytest.mark.guest(modules=MODULES)
+
+
+@pytest.fixture
+def appliance(guest: Guest, tmp_path: Path) -> Iterator[Appliance]:
+    """An appliance with LIO that serves ``db``, a stripe of mirrors on four files, to open-iscsi as lun 0."""
+    found = Appliance(tmp_path, port=3260)
+    found.start(*LIO)
+    try:
+        for number in range(4):
+            found.say("/alus", "attach", f"path={tmp_path}/disk{number}.img", "size=400M", f"name=a{number}")
+        found.say("/volumes", "create", "name=db", "size=320M", "layout=stripe-mirror", "alus=a0,a1,a2,a3")
+        found.say("/hosts", "create", "name=web", f"iqn={WEB}")
+        found.say("/volumes/db", "expose", "host=web")
+        guest.start_initiator(WEB)
+        yield found
+    finally:
+        found.kill()
+
+
+def below_target() -> list[str]:
+    """List what stands in LIO's tree, apart from what is always there."""
+    return sorted(str(path.relative_to(TARGET)) for path in [*TARGET.glob("core/user_*"), *TARGET.glob("iscsi/iqn*")])
+
+
+def errors_of(guest: Guest) -> str:
+    """Give what the guest's kernel has said of errors of disks."""
+    return guest.sh("dmesg | grep -iE 'I/O error|blk_update_request|medium error|hardware error' || true")
+
+
+@in_guest
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_files_survive_a_log_out(guest: Guest, appliance: Appliance, kind: str) -> None:
+    """R31, R33: mkfs, copy, log out, log in, fsck, compare; and the disk is named as the volume is (R6)."""
+    guest.log_in(IQN)
+    disk = guest.iscsi_disk(IQN)
+    wwn = appliance.say("/volumes/db", "info")["wwn"]
+    assert Path(f"/sys/block/{disk.name}/device/wwid").read_text().strip() == f"naa.{wwn}"
+    quiet = "-q -F" if kind == "ext4" else "-q -f"
+    guest.sh(f"mkfs.{kind} {quiet} {disk} && mount {disk} /mnt && cp -a /usr/lib/python3.11/. /mnt && umount /mnt")
+    guest.log_out(IQN)
+    guest.log_in(IQN)
+    disk = guest.iscsi_disk(IQN)
+    guest.sh(f"fsck.ext4 -fn {disk}" if kind == "ext4" else f"xfs_repair -n {disk}")
+    guest.sh(
+        f"mount -o ro {disk} /mnt && diff -r --no-dereference /usr/lib/python3.11 /mnt -x lost+found && umount /mnt"
+    )
+    guest.log_out(IQN)
+    assert errors_of(guest) == ""
+    assert appliance.stop() == 0
+    assert below_target() == [], "a clean stop leaves nothing behind"
+
+
+@in_guest
+def test_chap_in_both_directions(guest: Guest, appliance: Appliance, tmp_path: Path) -> None:
+    """R33: right secrets get in, wrong ones and none don't; no log has a secret (S2)."""
+    for name, secret in (("secret", SECRET), ("mutual", MUTUAL)):
+        (tmp_path / name).write_text(secret)
+        (tmp_path / name).chmod(0o600)
+    appliance.say(
+        *("/hosts/web", "set-chap", "chap-user=web", f"chap-secret-file={tmp_path}/secret"),
+        *("mutual-user=target", f"mutual-secret-file={tmp_path}/mutual"),
+    )
+    auth = "node.session.auth"
+    one_way = (f"{auth}.authmethod=CHAP", f"{auth}.username=web", f"{auth}.password={SECRET}")
+    both_ways = (*one_way, f"{auth}.username_in=target", f"{auth}.password_in={MUTUAL}")
+    with pytest.raises(AssertionError, match="authorization failure"):
+        guest.log_in(IQN)
+    with pytest.raises(AssertionError, match="authorization failure"):
+        guest.log_in(IQN, settings=(*one_way[:2], f"{auth}.password=wrong-and-long"))
+    guest.log_in(IQN, settings=one_way)
+    guest.iscsi_disk(IQN)
+    guest.log_out(IQN)
+    with pytest.raises(AssertionError, match="iscsiadm"):
+        guest.log_in(IQN, settings=(*both_ways[:4], f"{auth}.password_in=wrong-and-long"))
+    guest.log_in(IQN, settings=both_ways)
+    [session] = appliance.say("/sessions", "list")
+    assert (session["host"], session["initiator"], session["luns"]) == ("web", WEB, [0])
+    said = guest.sh("dmesg") + appliance.log
+    assert "CHAP" in said
+    assert SECRET not in said
+    assert MUTUAL not in said
+
+
+@in_guest
+def test_strangers_see_nothing_and_hosts_their_own(guest: Guest, appliance: Appliance) -> None:
+    """R15: an initiator that no host has is refused and not told of the target; there is no LUN but those exposed."""
+    url = "iscsi://127.0.0.1:3260"
+    assert IQN in guest.sh(f"iscsi-ls -i {WEB} {url}")
+    assert IQN not in guest.sh(f"iscsi-ls -i {WEB}-stranger {url} 2>&1 || true")
+    guest.fails(f"iscsi-inq -i {WEB}-stranger {url}/{IQN}/0")
+    assert "TIERGATE" in guest.sh(f"iscsi-inq -i {WEB} {url}/{IQN}/0")
+    guest.fails(f"iscsi-readcapacity16 -i {WEB} {url}/{IQN}/7")
+    assert re.search("not authorized|no ACL|Initiator Node.*not", guest.sh("dmesg")), "the kernel's log says who"
+    appliance.say("/volumes", "create", "name=other", "size=16M", "layout=linear", "alus=a0")
+    appliance.say("/hosts", "create", "name=backup", f"iqn={WEB}-backup")
+    appliance.say("/volumes/other", "expose", "host=backup", "lun=0")
+    assert "Lun:0" in (listed := guest.sh(f"iscsi-ls -s -i {WEB}-backup {url}"))
+    assert listed.count("Lun:") == 1
+    for initiator, volume in ((f"{WEB}-backup", "other"), (WEB, "db")):
+        serial = appliance.say(f"/volumes/{volume}", "info")["wwn"][-25:]
+        assert serial in guest.sh(f"iscsi-inq -e 1 -c {UNIT_SERIAL} -i {initiator} {url}/{IQN}/0")
+    refused = appliance.run("/hosts", "create", "name=all", f"iqn={WEB}-*")
+    assert refused.returncode == 1
+    assert "knows no patterns" in refused.stderr
+    assert "all" not in {host["name"] for host in appliance.say("/hosts", "list")}
+
+
+@in_guest
+def test_growth_is_seen_after_a_rescan(guest: Guest, appliance: Appliance) -> None:
+    """R16: the host is told by a unit attention 2A/09, and sees the new size, with a file system mounted."""
+    guest.log_in(IQN)
+    disk = guest.iscsi_disk(IQN)
+    guest.sh(f"mkfs.ext4 -q {disk} && mount {disk} /mnt")
+    sectors = Path(f"/sys/block/{disk.name}/size")
+    before = int(sectors.read_text())
+    appliance.say("/volumes/db", "grow", "size=480M")
+    guest.sh("dd if=/dev/zero of=/mnt/file bs=1M count=1 oflag=direct")
+    assert "Capacity data has changed" in guest.sh("dmesg")
+    Path(f"/sys/block/{disk.name}/device/rescan").write_text("1")
+    assert int(sectors.read_text()) == before * 480 // 320
+    guest.sh(f"resize2fs {disk} && umount /mnt && fsck.ext4 -fn {disk}")
+
+
+@pytest.mark.guest(modules=MODULES, deadline_s=240)
+def test_kills_under_load_cost_no_error_and_no_byte(guest: Guest, appliance: Appliance, tmp_path: Path) -> None:
+    """R31: killed with -9 again and again under fio with verification; the host sees pauses and nothing else."""
+    guest.log_in(IQN)
+    disk = guest.iscsi_disk(IQN)
+    load = subprocess.Popen(
+        [
+            *("fio", "--name=load", f"--filename={disk}", "--size=128M", "--rw=randrw", "--bsrange=4k-64k"),
+            *("--ioengine=libaio", "--iodepth=32", "--direct=1", "--verify=crc32c", "--verify_backlog=256"),
+            *("--verify_fatal=1", "--time_based", "--runtime=600", f"--output={tmp_path}/fio"),
+        ]
+    )
+    for _ in range(KILLS):
+        served = Path(f"/sys/block/{disk.name}/stat").read_text().split()[4]
+        guest.until("write", lambda: Path(f"/sys/block/{disk.name}/stat").read_text().split()[4] != served or None)  # noqa: B023
+        appliance.kill()
+        appliance.start(*LIO)
+    assert load.poll() is None, (tmp_path / "fio").read_text()
+    load.terminate()
+    load.wait(60)
+    report = (tmp_path / "fio").read_text()
+    assert "err= 0" in report, report
+    assert errors_of(guest) == ""
+    guest.sh(f"fio --name=all --filename={disk} --rw=write --bs=256k --direct=1 --verify=crc32c --size=64M")
+
+
+@in_guest
+def test_what_others_have_made_stays(guest: Guest, appliance: Appliance) -> None:
+    """R31: a backstore and a target of somebody else, before, during and after."""
+    theirs = guest.backstore(0, "theirs", 1 << 20)
+    in_our_hba = next(TARGET.glob("core/user_5447*")) / "theirs"
+    in_our_hba.mkdir()
+    guest.iscsi_target("iqn.2026-11.example:theirs", theirs, "127.0.0.1:3261")
+    appliance.kill()
+    appliance.start(*LIO)
+    assert appliance.stop() == 0
+    assert below_target() == sorted(
+        [str(in_our_hba.parent.relative_to(TARGET)), "core/user_0", "iscsi/iqn.2026-11.example:theirs"]
+    )
+    assert in_our_hba.is_dir()
+    assert (TARGET / "iscsi/iqn.2026-11.example:theirs/tpgt_1/lun/lun_0/backstore").is_symlink()
+
+
+@in_guest
+def test_starts_that_can_not_be_leave_nothing(guest: Guest, tmp_path: Path) -> None:
+    """R31: a target of our name that is not ours, a port that is taken: a line that says so, and nothing half made."""
+
+    def start(*more: str) -> str:
+        line = [TIERGATE, "serve", "--state", str(tmp_path / "state"), *LIO, *more]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        return done.stderr
+
+    theirs = guest.backstore(0, "theirs", 1 << 20)
+    guest.iscsi_target(IQN, theirs, "127.0.0.1:3261")
+    before = below_target()
+    assert f"iscsi/{IQN} is there and was not made by this appliance" in start("--portal", "127.0.0.1:3260")
+    guest.start(
+        "python3", "-c", "import socket; s = socket.create_server(('127.0.0.1', 3262)); print(flush=True); input()"
+    )
+    guest.until("listener", lambda: "3262" in guest.sh("ss -ltn") or None)
+    said = start("--portal", "127.0.0.1:3262", "--iqn", "iqn.2026-11.example:free")
+    assert "can't listen on 127.0.0.1:3262" in said
+    assert "--portal ADDRESS:PORT" in said
+    assert below_target() == before
+
+
+@pytest.mark.guest
+def test_without_modules_auto_says_why_it_takes_the_embedded_portal(tmp_path: Path) -> None:
+    """R32: and asked for by name, LIO that is not there is an error that says what to type."""
+    subprocess.run("mount -t tmpfs none /usr/lib/uml/modules && ip link set lo up", shell=True, check=True)
+    auto = Appliance(tmp_path / "auto")
+    auto.folder.mkdir()
+    auto.start()
+    assert "front end: the embedded portal (" in auto.log
+    assert "has no module target_core_user" in auto.log
+    auto.kill()
+    line = [TIERGATE, "serve", "--state", str(tmp_path / "state"), "--frontend", "lio"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "modprobe target_core_user" in done.stderr.splitlines()[-1]
