@@ -24,6 +24,7 @@ from appliance.mic.protocol import default_state
 from appliance.mic.server import ApiServer
 from appliance.mic.store import Store, open_store
 from appliance.mic.values import parse_iscsi_pattern, shown
+from appliance.notify import READY, STOPPING, Notifier
 from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
@@ -174,6 +175,7 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
     log.info("front end: %s (%s)", front_end.name, front_end.why)
     sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.address, options.port, lio=front_end.lio)
     management = Management(store, sp)
+    manager = Notifier(os.environ)
     server = ApiServer(Dispatcher(management), options.state)
     await server.start()  # takes the lock of the state folder: from here on it is ours to change
     try:
@@ -181,8 +183,11 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
         if await _started(options, management, sp, ended):
             log.info("uncached I/O by %s; target %s", engine.backend, identity.iqn)
             print(f"ready: portal {sp.portal}, management {options.state / 'tiergate.sock'}", flush=True)
-            await ended.wait()
+            manager.say(READY)
+            async with manager.watched():
+                await ended.wait()
         log.info("stopping")
+        manager.say(STOPPING)
     finally:
         await server.close()
         await sp.close()

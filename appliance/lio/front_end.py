@@ -49,14 +49,30 @@ class OpenHandler(Protocol):
         """
 
 
+class Listener(Protocol):
+    """Somebody who hears the kernel's announcements; without one it refuses to change a backstore's size."""
+
+    def close(self) -> None:
+        """Hear no more."""
+
+
 class Lio:
     """Implements ``appliance.front_end.FrontEnd``."""
 
-    def __init__(self, site: Site, find_unit: FindUnit, open_handler: OpenHandler, configfs: Configfs) -> None:
+    def __init__(
+        self,
+        site: Site,
+        find_unit: FindUnit,
+        open_handler: OpenHandler,
+        listen: Callable[[], Listener],
+        configfs: Configfs,
+    ) -> None:
         self._site = site
         self._find_unit = find_unit
         self._open_handler = open_handler
+        self._listen = listen
         self._configfs = configfs
+        self._listener: Listener | None = None
         self._present: Present | None = None  # until it is started
         self._handlers: dict[str, Handler] = {}
         self._hosts: tuple[HostDefinition, ...] = ()
@@ -71,6 +87,7 @@ class Lio:
     async def start(self) -> None:
         """Look at what is there, take over what a predecessor has left, and make the rest."""
         async with self._changing:
+            self._listener = self._listen()
             self._present = await asyncio.to_thread(self._configfs.read, self._site)
             taken_over = sum(path.startswith(f"{self._site.hba}/") for path in self._present.nodes)
             if taken_over:
@@ -167,6 +184,9 @@ class Lio:
         if self._present is not None:
             await self._move_to({})
             self._present = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     async def _move_to(self, tree: Tree) -> None:
         """Carry out a plan; when a step fails, go back to where it began, and raise that step's error."""

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from typing import Final
 
 from appliance.exposures import FindUnit
 from appliance.lio.configfs import Configfs
 from appliance.lio.front_end import Lio
 from appliance.lio.handlers import Handlers
 from appliance.lio.tree import Site
+from backstores.tcmu.announcements import Announcement
+from backstores.tcmu.netlink import Listener
 
-MARK_BYTES = 4
+log = logging.getLogger(__name__)
+
+MARK_BYTES: Final = 4
 
 
 def make_lio(susid: str, target_iqn: str, group_tag: int, portal: str, find_unit: FindUnit) -> Lio:
     """Make the front end; nothing is touched before it is started."""
     site = Site(mark_of(susid), target_iqn, group_tag, (portal,))
-    return Lio(site, find_unit, Handlers(target_iqn, group_tag).open, Configfs())
+    handlers = Handlers(target_iqn, group_tag)
+    return Lio(site, find_unit, handlers.open, lambda: Listener(_heard), Configfs())
+
+
+def _heard(announcement: Announcement) -> None:
+    """Note what the kernel says: it tells us of our own changes, for we are who makes them."""
+    log.debug("the kernel says: %s", announcement)
 
 
 def mark_of(susid: str) -> str:

@@ -141,6 +141,8 @@ def test_growth_is_seen_after_a_rescan(guest: Guest, appliance: Appliance) -> No
     assert "Capacity data has changed" in guest.sh("dmesg")
     Path(f"/sys/block/{disk.name}/device/rescan").write_text("1")
     assert int(sectors.read_text()) == before * 480 // 320
+    [size] = TARGET.glob("core/user_*/tiergate-*/attrib/dev_size")
+    assert int(size.read_text()) == 480 << 20
     guest.sh(f"resize2fs {disk} && umount /mnt && fsck.ext4 -fn {disk}")
 
 

@@ -53,7 +53,7 @@ class Machine:
         self.configfs = TwinConfigfs(self.kernel)
         self.units: dict[Wwn, LogicalUnit] = {}
         self.lose: dict[str, Callable[[TiergateError], None]] = {}
-        self.front_end = Lio(SITE, self.units.get, self.open_handler, self.configfs)
+        self.front_end = Lio(SITE, self.units.get, self.open_handler, TwinListener, self.configfs)
 
     def on_line(self, *volumes: Wwn) -> None:
         for wwn in volumes:
@@ -74,6 +74,18 @@ class Machine:
             for path, node in nodes.items()
             if path.startswith(acl)
         }
+
+
+class TwinListener:
+    """Hears nothing. ``open`` counts those that are not closed."""
+
+    open = 0
+
+    def __init__(self) -> None:
+        TwinListener.open += 1
+
+    def close(self) -> None:
+        TwinListener.open -= 1
 
 
 class TwinHandler:
@@ -111,7 +123,9 @@ def test_each_host_sees_its_own_volumes_under_its_own_luns() -> None:
         assert (machine.luns(WEB1), machine.luns(WEB2)) == ({3: A}, {})
         await machine.front_end.close()
         assert machine.kernel.present == Present({})
+        assert TwinListener.open == listening, "it listens no longer than it serves"
 
+    listening = TwinListener.open
     asyncio.run(scenario())
 
 
