@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.records import described, shown
 from backstores.objects import AnyObject, PartitionObject, VolumeObject
+from backstores.transforms.tree import MAX_DEPTH
 from backstores.wwn import Wwn
 
 
@@ -124,18 +125,21 @@ def _known(records: Iterable[AluRecord]) -> tuple[_Known, list[Finding]]:
 
 
 def _tree(volume: VolumeObject, known: _Known) -> VolumeTree:
-    """Follow a volume's tree; a loop ends where it would begin again."""
+    """Follow a volume's tree; a loop ends where it would begin again, a chain where no tree of ours is as deep."""
     objects: list[AnyObject] = [volume]
     missing: list[Wwn] = []
     problems: list[Finding] = []
     seen = {volume.wwn}
-    waiting: list[tuple[AnyObject, Wwn]] = [(volume, volume.root)]
+    waiting: list[tuple[AnyObject, Wwn, int]] = [(volume, volume.root, 1)]
     while waiting:
-        parent, wwn = waiting.pop()
+        parent, wwn, depth = waiting.pop()
         child = known.objects.get(wwn)
         problem = _problem(volume, parent, wwn, child, known)
         if problem is None and wwn in seen:
             problem = Finding(Problem.CONTRADICTION, described(parent), f"{shown(wwn)} is in the tree twice", wwn)
+        if problem is None and depth > MAX_DEPTH:
+            text = f"{shown(wwn)} lies deeper than {MAX_DEPTH} levels"
+            problem = Finding(Problem.CONTRADICTION, described(parent), text, wwn)
         seen.add(wwn)
         if problem is not None:
             problems.append(problem)
@@ -143,7 +147,7 @@ def _tree(volume: VolumeObject, known: _Known) -> VolumeTree:
             missing.append(wwn)
         elif problem is None:
             objects.append(child)
-            waiting += [(child, below) for below in reversed(child.children)]
+            waiting += [(child, below, depth + 1) for below in reversed(child.children)]
     return VolumeTree(tuple(objects), tuple(dict.fromkeys(missing)), tuple(problems))
 
 

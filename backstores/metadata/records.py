@@ -100,6 +100,8 @@ def _problems(item: AnyObject, alu: Wwn, data: Extent) -> Iterator[tuple[Problem
             yield Problem.INVALID, f"blocks of {item.block_bytes} bytes, not of 512 or 4096"
         if not (0 < len(item.name) <= MOST_NAME_CHARACTERS and item.name.isprintable()):
             yield Problem.INVALID, f"its name is not 1 to {MOST_NAME_CHARACTERS} printable characters"
+        if not all(len(text) <= MOST_NAME_CHARACTERS and text.isprintable() for text in (item.layout, item.created)):
+            yield Problem.INVALID, f"its layout or date is not up to {MOST_NAME_CHARACTERS} printable characters"
 
 
 def _numbers(item: AnyObject) -> Iterator[int]:

@@ -2,16 +2,14 @@
 
 A seeded fuzzer: each run makes a connection, says some PDUs to it, most of them damaged somewhere, and lets time
 pass and commands end in between. Nothing may escape the core, and nothing may grow past its bound.
-``TIERGATE_FUZZ`` sets how many PDUs are said in all, ``TIERGATE_FUZZ_SEED`` where the seeds begin; a
-failure names the seed of its run.
+``tests.support.fuzzing`` says how many there are, and how to see a failure again.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,6 +22,7 @@ from backstores.iscsi.limits import (
     IMMEDIATE_DEPTH,
     LOGIN_BUFFER_BYTES,
     MAX_SEGMENT_BYTES,
+    NODE_BYTES,
     QUEUE_DEPTH,
 )
 from backstores.iscsi.negotiate import KEYS
@@ -40,11 +39,10 @@ from backstores.iscsi.pdu import (
 from backstores.iscsi.session import SessionRegistry
 from backstores.scsi.model import Function, FunctionResponse, Response, Status
 from backstores.wire import Bits, Bytes, Wire
+from tests.support.fuzzing import PDUS, Growth, first_seed, named
 from tests.support.iscsi_client import FAST_KEYS, Client, CoreChannel, read10, read16, write10, write16
 from tests.support.iscsi_twins import INITIATOR, TARGET, MemoryAccess
 
-PDUS = int(os.environ.get("TIERGATE_FUZZ", "60000"))
-FIRST_SEED = int(os.environ.get("TIERGATE_FUZZ_SEED", "1"))
 PDUS_A_RUN = 20
 PARTS = 4  # each test below says a quarter of the PDUs
 
@@ -281,36 +279,36 @@ def check_bounds(channel: CoreChannel) -> None:
     assert len(tasks) <= QUEUE_DEPTH + IMMEDIATE_DEPTH
     assert tasks._immediate <= IMMEDIATE_DEPTH
     assert 0 <= tasks._reserved_bytes <= CONNECTION_BYTES
+    assert core._registry.allowance.left_bytes == NODE_BYTES - tasks._reserved_bytes
     assert tasks._barriers >= 0
     assert core.sender.window <= QUEUE_DEPTH - 1
     assert full._held_bytes == sum(pdu.size_bytes for pdu in full._held.values()) <= HELD_BYTES
 
 
-def runs(part: int) -> Iterator[tuple[int, random.Random]]:
-    seed = FIRST_SEED * 1_000_000 + part * 100_000_000
-    while True:
-        yield seed, random.Random(seed)
-        seed += 1
-
-
 def fuzz(part: int, begin: Callable[[random.Random], tuple[Client, CoreChannel]], sayings: tuple[Say, ...]) -> None:
     """Make runs until a quarter of all PDUs has been said; nothing may be left of them afterwards."""
-    left = PDUS // PARTS
+    growth = Growth(PDUS // PARTS)
+    said, seed = 0, first_seed(part)
     gc.collect()
     objects = len(gc.get_objects())
-    for seed, rng in runs(part):
-        try:
-            client, channel = begin(rng)
-            left -= max(1, run(rng, client, channel, sayings))
-            channel.close()
-        except Exception as error:
-            error.add_note(f"seed {seed}: TIERGATE_FUZZ_SEED={FIRST_SEED}, part {part}")
-            raise
-        if left <= 0:
-            break
-    del client, channel, rng
-    gc.collect()
+    while said < PDUS // PARTS:
+        growth.after(said)
+        with named(seed):
+            said += fuzz_once(random.Random(seed), begin, sayings)
+        seed += 1
+    growth.check()
     assert len(gc.get_objects()) - objects < 2000
+
+
+def fuzz_once(
+    rng: random.Random, begin: Callable[[random.Random], tuple[Client, CoreChannel]], sayings: tuple[Say, ...]
+) -> int:
+    """Make one run on a connection of its own; give how many PDUs were said."""
+    client, channel = begin(rng)
+    said = max(1, run(rng, client, channel, sayings))
+    channel.close()
+    assert channel.core._registry.allowance.left_bytes == NODE_BYTES
+    return said
 
 
 DEVICE = MemoryDevice(2048)

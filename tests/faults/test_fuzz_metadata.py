@@ -1,13 +1,12 @@
 """Images of ALUs that nobody should ever meet: only declared errors and findings come out (S3).
 
-``TIERGATE_FUZZ`` multiplies the number of images.
+``tests.support.fuzzing`` says how many, and how to see a failure again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import os
 import random
 from collections.abc import Callable
 
@@ -25,10 +24,10 @@ from backstores.metadata.region import BODY_OFFSET, RegionSector
 from backstores.metadata.sector import SECTOR_BYTES, Sector, crc32c
 from backstores.metadata.store import AluMetadata
 from backstores.objects import MIB, AnyObject
+from tests.support.fuzzing import IMAGES, Growth, first_seed, named
 from tests.support.metadata import ALU, SIZE, SUSID, clock, mirror, name, partition, stripe, volume
 from tests.support.recording import Image, RecordingStorage, put, read
 
-IMAGES_EACH = 5_000 * int(os.environ.get("TIERGATE_FUZZ", "1"))
 FIRST: tuple[AnyObject, ...] = (volume(2, 4), partition(4, 8, bitmap=9))
 SECOND: tuple[AnyObject, ...] = (volume(2, 3), stripe(3, [5]), mirror(5, [4, 6]), partition(4, 8, bitmap=9))
 GEOMETRY = Geometry(name(5), 3 * 8192, 8192)
@@ -161,7 +160,11 @@ async def attempt_commit(metadata: AluMetadata) -> None:
         assert metadata.objects == ()
 
 
-@pytest.mark.parametrize("mutation", [noise, damage, forge_sectors, forge_bodies], ids=lambda m: m.__name__)
+MUTATIONS = (noise, damage, forge_sectors, forge_bodies)
+IMAGES_EACH = IMAGES // len(MUTATIONS)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.__name__)
 def test_no_image_does_harm(mutation: Mutation) -> None:
     """R1, R2, R3: no other exception, and no state that was never committed without a forged checksum."""
     start = valid()
@@ -169,16 +172,24 @@ def test_no_image_does_harm(mutation: Mutation) -> None:
 
     async def go() -> dict[Ownership, int]:
         counts = dict.fromkeys(Ownership, 0)
-        for seed in range(IMAGES_EACH):
-            image = dict(start)
-            mutation(image, random.Random(seed))
-            inspection = await look(image)
-            counts[inspection.ownership] += 1
-            if mutation in (noise, damage):
-                assert inspection.state is None or inspection.state.objects in committed, seed
-            if image != start and mutation is damage and inspection.ownership is Ownership.OWNED:
-                assert inspection.findings or inspection.state.objects == SECOND, seed
+        growth = Growth(IMAGES_EACH)
+        first = first_seed(MUTATIONS.index(mutation))
+        for number in range(IMAGES_EACH):
+            growth.after(number)
+            with named(first + number):
+                counts[await attempt(random.Random(first + number))] += 1
+        growth.check()
         return counts
+
+    async def attempt(dice: random.Random) -> Ownership:
+        image = dict(start)
+        mutation(image, dice)
+        inspection = await look(image)
+        if mutation in (noise, damage):
+            assert inspection.state is None or inspection.state.objects in committed
+        if image != start and mutation is damage and inspection.ownership is Ownership.OWNED:
+            assert inspection.findings or inspection.state.objects == SECOND
+        return inspection.ownership
 
     counts = asyncio.run(go())
     assert sum(counts.values()) == IMAGES_EACH

@@ -105,6 +105,8 @@ def changed(item: AnyObject, **changes: object) -> AnyObject:
         ([changed(volume(6, 7), name="")], Problem.INVALID, [6]),
         ([changed(volume(6, 7), name="a\x1b[2J")], Problem.INVALID, [6]),
         ([changed(volume(6, 7), blocks=-5)], Problem.INVALID, [6]),
+        ([changed(volume(6, 7), layout="\x1b[2J")], Problem.INVALID, [6]),
+        ([changed(volume(6, 7), created="x" * 64)], Problem.INVALID, [6]),
     ],
     ids=[
         "name-twice",
@@ -129,6 +131,8 @@ def changed(item: AnyObject, **changes: object) -> AnyObject:
         "volume-without-name",
         "escape-sequence-for-a-name",
         "size-below-0",
+        "escape-sequence-for-a-layout",
+        "long-date",
     ],
 )
 def test_what_no_writer_would_store_is_named(objects: list[AnyObject], problem: Problem, wrong: list[int]) -> None:
