@@ -62,7 +62,8 @@ class Configuration:
         """Make the configuration what a document says."""
         wanted = await asyncio.to_thread(read_document, file)  # a long one takes a second, which hosts must not wait
         present = await self.export(secrets=True)
-        plan = await Planner(self._state, self._alus, self._volumes, wanted, present, prune).plan()
+        planner = Planner(self._state, self._alus, self._volumes, wanted, present, self._volume_entry, prune)
+        plan = await planner.plan()
         texts = tuple(text for step in plan for text in step.texts)
         if not plan:
             return Outcome("nothing to change", changed=False)

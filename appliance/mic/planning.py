@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from appliance.messages import HostDefinition
+from appliance.messages import HostDefinition, VolumeStatus
 from appliance.mic import values
 from appliance.mic.alus import Alus
 from appliance.mic.chap import check_secret, read_secret
@@ -37,13 +37,21 @@ class Planner:
     """Compares a document with what is present. ``prune``: what the document does not name shall go."""
 
     def __init__(
-        self, state: ManagementState, alus: Alus, volumes: Volumes, wanted: Document, present: Document, prune: bool
+        self,
+        state: ManagementState,
+        alus: Alus,
+        volumes: Volumes,
+        wanted: Document,
+        present: Document,
+        described: Callable[[VolumeStatus], VolumeEntry],
+        prune: bool,
     ) -> None:
         self._state = state
         self._alus = alus
         self._volumes = volumes
         self._wanted = wanted
         self._present = present
+        self._described = described
         self._prune = prune
 
     async def plan(self) -> list[Step]:
@@ -135,16 +143,17 @@ class Planner:
             size = size_in(entry.size)
             if there is None:
                 yield Step((f"create volume {entry.name}, {entry.size}, {entry.layout}",), partial(self._create, entry))
-                continue
-            _check_same_volume(there, entry)
-            has = size_in(there.size)
-            if size < has:
-                raise UsageError(f"volume {entry.name} has {there.size}, the file says {entry.size}; none shrinks")
-            if size > has:
+            elif _growth(there, entry):
                 grow = partial(self._volumes.grow, entry.name, size, untold)
                 yield Step((f"grow volume {entry.name} from {there.size} to {entry.size}",), grow)
 
     async def _create(self, entry: VolumeEntry) -> Outcome:
+        """Create a volume, unless ALUs that were just attached have brought it along: the settings had been lost."""
+        brought = next((volume for volume in self._state.sp.volumes() if volume.name == entry.name), None)
+        if brought is not None:
+            if _growth(self._described(brought), entry):
+                await self._volumes.grow(entry.name, size_in(entry.size), untold)
+            return Outcome(f"volume {entry.name} is there", notes=(f"volume {entry.name} was found on its ALUs",))
         return await self._volumes.create(
             entry.name,
             size_in(entry.size),
@@ -238,8 +247,8 @@ def _same(kind: str, name: str, what: str, has: object, says: object, way_out: s
         raise UsageError(f"{kind} {name} has {what} {has}, the file says {says}; {way_out}")
 
 
-def _check_same_volume(there: VolumeEntry, entry: VolumeEntry) -> None:
-    """Refuse what can't be changed of a volume; what the file leaves out is as it is."""
+def _growth(there: VolumeEntry, entry: VolumeEntry) -> bool:
+    """Say whether a volume is to grow, and refuse what can't be changed; what the file leaves out is as it is."""
     checks: tuple[tuple[str, object, object], ...] = (
         ("layout", there.layout, entry.layout),
         ("block", there.block, entry.block),
@@ -251,6 +260,9 @@ def _check_same_volume(there: VolumeEntry, entry: VolumeEntry) -> None:
     for what, has, says in checks:
         if has is not None and says is not None:
             _same("volume", entry.name, what, has, says, "it can't be changed; delete the volume first")
+    if size_in(entry.size) < size_in(there.size):
+        raise UsageError(f"volume {entry.name} has {there.size}, the file says {entry.size}; none shrinks")
+    return size_in(entry.size) > size_in(there.size)
 
 
 async def _definition(entry: HostEntry, present: HostDefinition | None) -> HostDefinition:

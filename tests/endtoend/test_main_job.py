@@ -94,16 +94,18 @@ def test_both_legs_of_each_mirror_hold_the_same_after_a_crash(tmp_path: Path, im
 
 
 def test_volumes_are_found_again_when_the_database_is_lost(tmp_path: Path, image: Path) -> None:
-    """R3: the definitions of volumes live on the ALUs; only hosts and names have to be said again."""
+    """R3, C4: the definitions of volumes live on the ALUs; an export brings back the rest."""
     with appliance(tmp_path / "a") as running:
         write_image(image, running.make_volume("v"))
         susid = running.say("/sps", "status")[0]["susid"]
+        site = tmp_path / "site.yaml"
+        site.write_text(running.run("export").stdout)
         running.stop()
         for path in running.state.glob("tiergate.db*"):
             path.unlink()
         running.start("--susid", susid)
-        for number in range(4):
-            running.say("/alus", "attach", f"path={running.folder}/v-a{number}.img")
-        running.say("/hosts", "create", "name=any", "iqn=*")
-        running.say("/volumes/v", "expose", "host=any")
+        said = running.run("apply", str(site))
+        assert said.returncode == 0, said.stderr
+        assert "volume v was found on its ALUs" in said.stdout
         assert filecmp.cmp(image, read_image(running.url("v"), tmp_path / "back.img"), shallow=False)
+        assert "nothing to change" in running.run("apply", str(site)).stdout
