@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from appliance.exposures import FindUnit
@@ -191,17 +191,23 @@ class Lio:
     async def _move_to(self, tree: Tree) -> None:
         """Carry out a plan; when a step fails, go back to where it began, and raise that step's error."""
         assert self._present is not None
-        before = self._present.nodes
+        before = self._present
         try:
-            await self._carry_out(plan(self._present, tree))
+            await self._carry_out(plan(before, tree))
         except TiergateError:
+            # A handler that did not run before is not started now: what failed may have been just that.
+            back = (
+                step
+                for step in plan(self._present, before.nodes)
+                if not isinstance(step, StartHandler) or step.path in before.handled
+            )
             try:
-                await self._carry_out(plan(self._present, before))
+                await self._carry_out(back)
             except TiergateError as error:
                 log.error("a change of LIO's tree could not be undone: %s", error)
             raise
 
-    async def _carry_out(self, steps: Sequence[Step]) -> None:
+    async def _carry_out(self, steps: Iterable[Step]) -> None:
         for step in steps:
             assert self._present is not None
             match step:

@@ -53,7 +53,7 @@ def errors_of(guest: Guest) -> str:
 @in_guest
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_files_survive_a_log_out(guest: Guest, appliance: Appliance, kind: str) -> None:
-    """R31, R33: mkfs, copy, log out, log in, fsck, compare; and the disk is named as the volume is (R6)."""
+    """R31, R33: mkfs, copy, log out, log in with digests, fsck, compare; the disk is named as the volume is (R6)."""
     guest.log_in(IQN)
     disk = guest.iscsi_disk(IQN)
     wwn = appliance.say("/volumes/db", "info")["wwn"]
@@ -61,7 +61,9 @@ def test_files_survive_a_log_out(guest: Guest, appliance: Appliance, kind: str) 
     quiet = "-q -F" if kind == "ext4" else "-q -f"
     guest.sh(f"mkfs.{kind} {quiet} {disk} && mount {disk} /mnt && cp -a /usr/lib/python3.11/. /mnt && umount /mnt")
     guest.log_out(IQN)
-    guest.log_in(IQN)
+    guest.log_in(IQN, settings=("node.conn[0].iscsi.HeaderDigest=CRC32C", "node.conn[0].iscsi.DataDigest=CRC32C"))
+    [connection] = Path("/sys/class/iscsi_connection").iterdir()
+    assert [(connection / name).read_text() for name in ("header_digest", "data_digest")] == ["1\n", "1\n"]
     disk = guest.iscsi_disk(IQN)
     guest.sh(f"fsck.ext4 -fn {disk}" if kind == "ext4" else f"xfs_repair -n {disk}")
     guest.sh(
@@ -144,6 +146,8 @@ def test_growth_is_seen_after_a_rescan(guest: Guest, appliance: Appliance) -> No
     [size] = TARGET.glob("core/user_*/tiergate-*/attrib/dev_size")
     assert int(size.read_text()) == 480 << 20
     guest.sh(f"resize2fs {disk} && umount /mnt && fsck.ext4 -fn {disk}")
+    assert appliance.stop() == 0, "with a host logged in"
+    assert below_target() == []
 
 
 @pytest.mark.guest(modules=MODULES, deadline_s=240)

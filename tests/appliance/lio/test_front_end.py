@@ -52,6 +52,7 @@ class Machine:
         self.kernel = LioKernel() if kernel is None else kernel
         self.configfs = TwinConfigfs(self.kernel)
         self.units: dict[Wwn, LogicalUnit] = {}
+        self.busy: set[str] = set()
         self.lose: dict[str, Callable[[TiergateError], None]] = {}
         self.front_end = Lio(SITE, self.units.get, self.open_handler, TwinListener, self.configfs)
 
@@ -62,6 +63,8 @@ class Machine:
     async def open_handler(
         self, folder: str, unit: LogicalUnit, on_lost: Callable[[TiergateError], None]
     ) -> TwinHandler:
+        if folder in self.busy:
+            raise UsageError(f"can't open the device of {folder}: end the process that serves it")
         self.lose[folder] = on_lost
         return TwinHandler(self.kernel, folder)
 
@@ -185,6 +188,31 @@ def test_one_backstore_that_can_not_be_made_holds_no_other_volume_up() -> None:
         assert machine.luns(WEB1) == {0: A, 1: B}
 
     asyncio.run(scenario())
+
+
+def test_a_device_that_another_process_serves_holds_no_other_volume_up(caplog: pytest.LogCaptureFixture) -> None:
+    """C3: at a take-over, too; the line says what to do, and the volume comes when the device is free."""
+
+    async def scenario() -> None:
+        first = Machine()
+        first.on_line(A, B)
+        configuration = [WEB1], rows((WEB1, A, 0), (WEB1, B, 1))
+        await first.front_end.set(*configuration)
+        await first.front_end.start()
+        first.kernel.killed()
+        second = Machine(first.kernel)
+        second.on_line(A, B)
+        second.busy.add(SITE.backstore(A))
+        await second.front_end.set(*configuration)
+        await second.front_end.start()
+        assert second.luns(WEB1) == {1: B}
+        second.busy.clear()
+        await second.front_end.refresh()
+        assert second.luns(WEB1) == {0: A, 1: B}
+
+    asyncio.run(scenario())
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert line.endswith("end the process that serves it")
 
 
 def test_a_start_that_fails_leaves_nothing() -> None:
