@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -30,8 +31,26 @@ def fd(disk: Path) -> Iterator[int]:
 
 
 def evict(fd: int) -> None:
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    """Put all pages out of the cache. The kernel takes that as a wish: a page that it is just busy with stays."""
+    for _ in range(1000):
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if not pages_in_cache(fd):
+            return
+    raise AssertionError("the kernel keeps pages of this file in its cache")
+
+
+def pages_in_cache(fd: int) -> int:
+    """Count a file's cached pages by mincore(2); a read that probes would have the kernel read ahead."""
+    with mmap.mmap(fd, 0) as mapped:
+        residency = (ctypes.c_ubyte * (len(mapped) // PAGE))()
+        start = ctypes.c_char.from_buffer(mapped)
+        try:
+            address = ctypes.c_void_p(ctypes.addressof(start))
+            assert ctypes.CDLL(None).mincore(address, ctypes.c_size_t(len(mapped)), residency) == 0
+        finally:
+            del start
+    return sum(flag & 1 for flag in residency)
 
 
 def never() -> bool:
