@@ -43,11 +43,13 @@ def _reasons(host: HostDefinition, exposures: Collection[Exposure]) -> Iterator[
 def _reasons_against_open(host: HostDefinition, exposures: Collection[Exposure]) -> Iterator[str]:
     """Look for what an initiator without an ACL would see beyond the open host's volumes (R15)."""
     own = [row.volume for row in exposures if row.host == host.name]
+    if not own:
+        return  # nobody is let in by it
     if len(set(own)) < len(own):
         yield f"it is open, and sees a volume under two LUNs; unexpose one of them, {EMBEDDED}"
     others = sorted({row.host for row in exposures if row.volume not in own})
     if others:
         yield (
-            "any initiator would see the volumes of host "
-            f"{', '.join(others)}, too; expose those to {host.name} as well, or delete {host.name}, {EMBEDDED}"
+            f"any initiator would see what only host {', '.join(others)} is to see; "
+            f"expose it to {host.name} first, or unexpose it, {EMBEDDED}"
         )

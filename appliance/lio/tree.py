@@ -135,7 +135,9 @@ def wanted(
     Exposures of volumes that are off line are left out, and so are hosts that ``rules`` refuses.
     """
     seen = [exposure for exposure in exposures if exposure.volume in disks]
-    tree = {site.hba: Node(Kind.HBA), site.target: Node(Kind.TARGET), site.group: _group(site, hosts)}
+    # Only a host that sees something opens the portal group for everybody.
+    opened = next((host for host in hosts if host.iqn == OPEN and any(e.host == host.name for e in exposures)), None)
+    tree = {site.hba: Node(Kind.HBA), site.target: Node(Kind.TARGET), site.group: _group(site, opened)}
     for wwn in {exposure.volume for exposure in seen}:
         tree[site.backstore(wwn)] = _backstore(disks[wwn])
         tree[_lun(site, numbers[wwn])] = Node(Kind.LUN, link=site.backstore(wwn))
@@ -214,8 +216,7 @@ def _backstore(disk: Disk) -> Node:
     )
 
 
-def _group(site: Site, hosts: Sequence[HostDefinition]) -> Node:
-    opened = next((host for host in hosts if host.iqn == OPEN), None)
+def _group(site: Site, opened: HostDefinition | None) -> Node:
     any_initiator = "0" if opened is None else "1"
     return Node(
         Kind.GROUP,
@@ -262,7 +263,7 @@ def _secrets(host: HostDefinition | None) -> dict[str, str]:
 
 NAMES: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.BACKSTORE: tuple(_backstore(Disk(Wwn("0" * 32), 0, 512)).settings),
-    Kind.GROUP: tuple(_group(Site("", "", 0, ()), ()).settings),
+    Kind.GROUP: tuple(_group(Site("", "", 0, ()), None).settings),
     Kind.ACL: (*_secrets(None), ACL_AUTHENTICATION),
     Kind.MAPPED_LUN: (WRITE_PROTECT,),
 }

@@ -131,6 +131,24 @@ def test_strangers_see_nothing_and_hosts_their_own(guest: Guest, appliance: Appl
 
 
 @in_guest
+def test_an_open_host_opens_no_more_than_its_own(guest: Guest, appliance: Appliance) -> None:
+    """R15: LIO would show a stranger all there is, so the command that would make it so is refused."""
+    url = f"iscsi://127.0.0.1:3260/{IQN}"
+    appliance.say("/hosts", "create", "name=any", "iqn=*")
+    guest.fails(f"iscsi-inq -i {WEB}-stranger {url}/5")
+    appliance.say("/volumes/db", "expose", "host=any", "lun=5")
+    assert "TIERGATE" in guest.sh(f"iscsi-inq -i {WEB}-stranger {url}/5")
+    assert "TIERGATE" in guest.sh(f"iscsi-inq -i {WEB} {url}/0")
+    guest.fails(f"iscsi-readcapacity16 -i {WEB} {url}/5")
+    appliance.say("/volumes", "create", "name=own", "size=16M", "layout=linear", "alus=a0")
+    refused = appliance.run("/volumes/own", "expose", "host=web")
+    assert refused.returncode == 1
+    assert "would see what only host web is to see" in refused.stderr
+    guest.fails(f"iscsi-readcapacity16 -i {WEB} {url}/1")
+    assert [row["host"] for row in appliance.say("/volumes/own", "info")["exposures"]] == []
+
+
+@in_guest
 def test_growth_is_seen_after_a_rescan(guest: Guest, appliance: Appliance) -> None:
     """R16: the host is told by a unit attention 2A/09, and sees the new size, with a file system mounted."""
     guest.log_in(IQN)

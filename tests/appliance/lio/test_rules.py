@@ -31,8 +31,12 @@ ANYONE = host("any", "*")
         pytest.param([host("lab", "iqn.2026-01.example:a?")], [], {"lab": "no patterns such as"}, id="one character"),
         pytest.param([ANYONE], [row("any", A, 4)], {}, id="open alone"),
         pytest.param([ANYONE, WEB], [row("any", A, 4), row("web", A, 0)], {}, id="open sees what the other sees"),
+        pytest.param([ANYONE, WEB], [row("web", B, 0)], {}, id="open sees nothing, and lets nobody in"),
         pytest.param(
-            [ANYONE, WEB], [row("web", B, 0)], {"any": "would see the volumes of host web"}, id="open would see more"
+            [ANYONE, WEB],
+            [row("any", A, 0), row("web", B, 0)],
+            {"any": "would see what only host web is to see"},
+            id="open would see more",
         ),
         pytest.param([ANYONE], [row("any", A, 0), row("any", A, 1)], {"any": "two LUNs"}, id="open sees it twice"),
         pytest.param(
