@@ -13,8 +13,9 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
-MODULES = "/usr/lib/uml/modules"
+Job = dict[str, Any]  # kernel.Job, as it comes out of JSON
 FINIT_MODULE = 313  # the number of the system call on x86-64
 STAGE = "/mnt"  # any empty folder that every Debian has
 FRESH = {"/proc": "proc", "/sys": "sysfs", "/dev": "devtmpfs", "/run": "tmpfs", "/dev/shm": "tmpfs"}
@@ -24,9 +25,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(kind: str, where: str, options: str = "") -> None:
+def mount(kind: str, where: str, options: str = "", source: str = "none") -> None:
     """mount(2), for /bin/mount would want /proc."""
-    if libc.mount(kind.encode(), where.encode(), kind.encode(), 0, options.encode()):
+    if libc.mount(source.encode(), where.encode(), kind.encode(), 0, options.encode()):
         number = ctypes.get_errno()
         raise OSError(number, f"can't mount {kind} on {where}: {os.strerror(number)}")
 
@@ -40,14 +41,14 @@ def load(module: Path) -> None:
     os.close(descriptor)
 
 
-def enter_overlay() -> None:
+def enter_overlay(kind: str, source: str, options: str, modules: str) -> None:
     """Change to a tree that is the host's, but keeps what is written in memory."""
     release = os.uname().release
-    load(Path(MODULES, release, "kernel/fs/overlayfs/overlay.ko"))
+    load(Path(modules, release, "kernel/fs/overlayfs/overlay.ko"))
     mount("tmpfs", STAGE, "size=75%")
     for name in ("lower", "upper", "work", "root"):
         os.mkdir(f"{STAGE}/{name}")
-    mount("hostfs", f"{STAGE}/lower", "/")
+    mount(kind, f"{STAGE}/lower", options, source)
     mount("overlay", f"{STAGE}/root", f"lowerdir={STAGE}/lower,upperdir={STAGE}/upper,workdir={STAGE}/work")
     os.chroot(f"{STAGE}/root")
     os.chdir("/")
@@ -57,10 +58,10 @@ def enter_overlay() -> None:
     link = Path("/lib/modules", release)
     if not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(f"{MODULES}/{release}")
+        link.symlink_to(f"{modules}/{release}")
 
 
-def run(job: dict[str, list[str]]) -> int:
+def run(job: Job) -> int:
     """Load the modules, run the command, and give its exit status."""
     os.environ.update(PATH=PATH, HOME="/root", TIERGATE_GUEST="1", PYTHONDONTWRITEBYTECODE="1")
     if job["modules"]:
@@ -75,10 +76,10 @@ def run(job: dict[str, list[str]]) -> int:
 
 def main() -> None:
     """Give the verdict, whatever happens; then the guest is ended from outside."""
-    job = json.loads(Path(os.environ["TIERGATE_JOB"]).read_text())
+    job: Job = json.loads(Path(os.environ["TIERGATE_JOB"]).read_text())
     status = NOT_RUN
     try:
-        enter_overlay()
+        enter_overlay(**job["tree"])
         status = run(job)
     except BaseException:  # noqa: BLE001 (the edge of the guest's first process: the log must tell)
         traceback.print_exc()

@@ -35,11 +35,22 @@ PIECE_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
+class Tree:
+    """How a guest mounts the host's file tree, and where in it its modules lie (a folder for each release)."""
+
+    kind: str
+    source: str
+    options: str
+    modules: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a guest is told: the command to run in the project's folder, and the kernel modules it needs."""
 
     command: tuple[str, ...]
     modules: tuple[str, ...]
+    tree: Tree
     verdict: str  # the word that the verdict line begins with
 
 
@@ -52,7 +63,11 @@ class Outcome:
 
 
 class Kernel(Protocol):
-    """Something that boots a guest for a job."""
+    """Something that boots a guest for a job, with the host's tree as its root, and ``init.py`` as process 1."""
+
+    @property
+    def tree(self) -> Tree:
+        """Say how the guest comes by the host's tree."""
 
     def missing(self) -> str | None:
         """Say what has to be installed before it can boot; None: nothing."""
@@ -63,6 +78,8 @@ class Kernel(Protocol):
 
 class UserModeLinux:
     """Debian's user-mode-linux."""
+
+    tree: Final = Tree("hostfs", "none", "/", "/usr/lib/uml/modules")
 
     def missing(self) -> str | None:
         """Say what has to be installed."""
@@ -79,7 +96,7 @@ class UserModeLinux:
 
 def run(kernel: Kernel, command: Sequence[str], modules: Sequence[str], deadline_s: float) -> Outcome:
     """Run a command in a guest of its own."""
-    job = Job(tuple(command), tuple(modules), f"verdict-{secrets.token_hex(8)}")
+    job = Job(tuple(command), tuple(modules), kernel.tree, f"verdict-{secrets.token_hex(8)}")
     with tempfile.TemporaryDirectory(prefix="tiergate-guest-") as name:
         folder = Path(name)
         (folder / "job").write_text(json.dumps(asdict(job)))
