@@ -52,6 +52,9 @@ class Function(enum.IntEnum):
     PREEMPT_AND_ABORT = 128
 
 
+FUNCTION_NAMES: Final = {int(function): function.name for function in Function}
+
+
 class Mailbox(Wire, size=128, order="little"):
     """The beginning of the memory. Head and tail have a cache line each."""
 

@@ -47,7 +47,7 @@ from backstores.wire import Buffer
 log = logging.getLogger(__name__)
 
 LUN: Final = lun.encode(0)
-BATCH: Final = 128
+BATCH: Final = 64
 """So many entries are taken before the kernel is kicked, and before others have a turn in the loop."""
 
 RESETS: Final = frozenset(
@@ -209,6 +209,8 @@ class Handler:
 
     async def _manage(self, entry: RingTaskManagement) -> None:
         """Have the device server let go of commands; they are given back as they end."""
+        named = formats.FUNCTION_NAMES.get(entry.function, f"function {entry.function}")
+        log.info("the kernel reports %s: %d commands are aborted", named, len(entry.command_ids))
         if entry.function in RESETS:
             await self._nexus.manage(Function.LOGICAL_UNIT_RESET, LUN, 0)
             await hear_attentions(self._nexus)

@@ -148,7 +148,7 @@ class Ring:
         """Walk to head, over ``limit`` entries at most; give what ``now`` did not carry out at once.
 
         Raises:
-            RingError: an entry makes no sense; nothing from it on was taken.
+            RingError: an entry makes no sense. What the same call had taken before is lost, as is the ring.
         """
         memory, words, start, slots = self._memory, self._words, self._start, self._slots
         head, at = self._position("head", words[_HEAD]), self._seen
@@ -234,9 +234,9 @@ class Ring:
         return command_id, spans, data_in_spans, cdb_at, cdb_end
 
     def _variable(self, cdb_at: int, end: int) -> int:
-        """Give the length of a variable-length CDB; too long where the entry ends before it could say."""
+        """Give the length of a variable-length CDB. One that is cut before it says so is too long in any case."""
         length_at = cdb_at + VARIABLE_LENGTH_AT
-        return VARIABLE_LENGTH_BYTES + (self._memory[length_at] if length_at < end else end)
+        return VARIABLE_LENGTH_BYTES + (self._memory[length_at] if length_at < end else 0)
 
     def _spans(self, command_id: int, at: int, count: int) -> Sequence[memoryview]:
         places = range(at, at + count * IoVector.SIZE, IoVector.SIZE)

@@ -2,7 +2,7 @@
 
     python -m tests.guest.serving HBA NAME FOLDER [--fresh]
 
-It says "ready" when it serves; SIGTERM ends it cleanly. ``--fresh`` makes the files.
+It says "ready" when it serves; SIGTERM ends it cleanly. ``--fresh`` makes the files. Its log is FOLDER/log, too.
 """
 
 from __future__ import annotations
@@ -148,5 +148,6 @@ async def main(hba: int, name: str, folder: Path, fresh: bool) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
+    handlers = (logging.StreamHandler(), logging.FileHandler(Path(sys.argv[3], "log")))
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
     asyncio.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), "--fresh" in sys.argv[4:]))

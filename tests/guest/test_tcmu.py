@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import json
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -141,7 +142,7 @@ def served_since(disk: Path, mark: int) -> bool | None:
 
 
 @pytest.mark.guest(modules=LOOP)
-def test_a_reset_of_the_unit_goes_through_the_ring(guest: Guest) -> None:
+def test_a_reset_of_the_unit_goes_through_the_ring(guest: Guest, tmp_path: Path) -> None:
     """A task management entry is taken and given back; the disk works afterwards."""
     backstore = guest.backstore(HBA, "v", SIZE_BYTES)
     (backstore / "attrib" / "tmr_notification").write_text("1")
@@ -149,7 +150,26 @@ def test_a_reset_of_the_unit_goes_through_the_ring(guest: Guest) -> None:
     disk = guest.loop_disk(backstore)
     with disk.open("rb") as opened:
         fcntl.ioctl(opened, SG_SCSI_RESET, SG_SCSI_RESET_DEVICE.to_bytes(4, "little"))
+    assert "the kernel reports LOGICAL_UNIT_RESET: 0 commands are aborted" in (tmp_path / "log").read_text()
     guest.sh(f"dd if=/dev/zero of={disk} bs=1M count=4 oflag=direct")
+    handler.terminate()
+    assert handler.communicate()[0].endswith(b"ended: cleanly\n")
+
+
+@pytest.mark.guest(modules=LOOP)
+def test_a_handler_that_stalls_is_waited_for(guest: Guest, tmp_path: Path) -> None:
+    """The host gives a command up, and has it aborted; when the handler goes on, so does the host."""
+    backstore = guest.backstore(HBA, "v", SIZE_BYTES)
+    (backstore / "attrib" / "tmr_notification").write_text("1")
+    handler = guest.serve(HBA, "v", "--fresh")
+    disk = guest.loop_disk(backstore)
+    Path("/sys/block", disk.name, "device", "timeout").write_text("1")
+    handler.send_signal(signal.SIGSTOP)
+    reader = guest.start("dd", f"if={disk}", "of=/dev/null", "bs=64k", "count=1", "skip=9", "iflag=direct")
+    guest.until("abort", lambda: "ABORT_TASK: Found referenced" in guest.sh("dmesg") or None)
+    handler.send_signal(signal.SIGCONT)
+    assert reader.wait() == 0
+    guest.until("report", lambda: "the kernel reports ABORT_TASK" in (tmp_path / "log").read_text() or None)
     handler.terminate()
     assert handler.communicate()[0].endswith(b"ended: cleanly\n")
 

@@ -98,6 +98,11 @@ def test_spans_that_are_not_whole_blocks_go_the_general_way(lengths: list[int]) 
     assert not Area(READS["read-10"], lengths).try_at(Host.at(memory_unit()))
 
 
+def test_a_read_of_nothing_goes_the_general_way() -> None:
+    """There the range is checked, which counts even then (SBC-3 clause 5.7)."""
+    assert not Area(OTHERS["no-blocks"], []).try_at(Host.at(memory_unit()))
+
+
 def test_a_unit_attention_takes_the_licence_away() -> None:
     """The same licence as the portal's."""
     unit = memory_unit()

@@ -172,7 +172,8 @@ def test_a_bidirectional_command_has_data_both_ways() -> None:
     ring = ring_of(kernel)
     number = kernel.command(bytes([0x53]) + bytes(9), b"out" * 500, 1400, bidirectional=True)
     assert number is not None
-    command = only(ring)
+    (command,) = ring.take(lambda opcode, cdb_at, spans: True)  # it is not even tried at once
+    assert isinstance(command, RingCommand)
     assert b"".join(command.spans) == b"out" * 500
     assert len(command.data_in_spans) > 1
     ring.complete(command, GOOD, data_in=b"in" * 700)
@@ -214,6 +215,17 @@ def test_what_was_carried_out_at_once_is_given_back_without_being_seen() -> None
     # The second runs; what ended after it stands in the slots before it, as far as there are any.
     assert [entry.command_id for entry in entries if isinstance(entry, RingCommand)] == [numbers[1], numbers[3]]
     assert sorted(kernel.outcomes) == [numbers[0], numbers[2]]
+
+
+def test_a_limit_leaves_the_rest_for_the_next_turn() -> None:
+    kernel = SimulatedKernel()
+    ring = ring_of(kernel)
+    for _ in range(3):
+        kernel.command(READ_6, data_in_bytes=8)
+    assert len(ring.take(limit=2)) == 2
+    assert ring.pending
+    assert len(ring.take(limit=2)) == 1
+    assert not ring.pending
 
 
 def test_a_ring_with_commands_in_it_is_gone_on_with() -> None:
