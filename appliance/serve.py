@@ -79,7 +79,12 @@ def parse(argv: Sequence[str]) -> Options:
         help="hosts reach volumes by the kernel's LIO, or by the portal in this process; auto (the default) takes LIO"
         " where it can",
     )
-    parser.add_argument("--database", metavar="URL", help="keep the settings elsewhere, such as postgresql+psycopg://…")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        default=os.environ.get("TIERGATE_DATABASE"),  # a password on the command line would show in a process list
+        help="keep the settings elsewhere, such as postgresql+psycopg://… (TIERGATE_DATABASE)",
+    )
     parser.add_argument("--iqn", help="name of the target node; kept once it is set")
     parser.add_argument(
         "--susid", help="be the appliance of this SUSID, after its settings were lost; `alus NAME info` shows an ALU's"

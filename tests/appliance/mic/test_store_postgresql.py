@@ -13,6 +13,7 @@ import pytest
 
 from appliance.mic.store import StoreError, open_store
 from tests.appliance.mic.test_store import SECRET, SETTINGS, WWN
+from tests.support.appliance import appliance
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
@@ -81,3 +82,14 @@ def test_what_postgresql_refuses_changes_nothing_and_shows_no_secret(url: str, t
     assert SECRET not in str(caught.value)
     assert store.load() == SETTINGS
     store.close()
+
+
+def test_a_whole_appliance_keeps_its_settings_there(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R14: named by the environment, so that no password stands in the list of processes."""
+    monkeypatch.setenv("TIERGATE_DATABASE", url)
+    with appliance(tmp_path / "a") as running:
+        running.say("/hosts", "create", "name=new", "iqn=iqn.2026-01.x:new")
+        running.kill()
+        running.start()
+        assert "new" in {host["name"] for host in running.say("/hosts", "list")}
+        assert not list(running.state.glob("*.db"))
