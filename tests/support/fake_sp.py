@@ -45,6 +45,9 @@ class FakeSp:
 
     def _called(self, method: str) -> None:
         self.calls.append(method)
+        self._fail(method)
+
+    def _fail(self, method: str) -> None:
         if self.fail == method:
             self.fail = ""
             raise TiergateError(f"{method} failed on purpose")
@@ -104,6 +107,7 @@ class FakeSp:
         del self.trees[volume]
 
     async def set_exposures(self, hosts: tuple[HostDefinition, ...], exposures: tuple[Exposure, ...]) -> None:
+        self._fail("set_exposures")  # not counted among the calls: every saved change makes one
         self.hosts, self.exposures = hosts, exposures
 
     def sessions(self, host: str | None = None) -> list[SessionStatus]:

@@ -133,7 +133,7 @@ def test_a_portal_group_is_enabled_last_and_disabled_first() -> None:
     """R15: no host ever sees a half of what it should."""
     kernel = kernel_with({})
     building = plan(kernel.present, tree_of(2))
-    assert building[-1] == Set(SITE.group, ENABLE, "1")
+    assert building.index(Set(SITE.group, ENABLE, "1")) == len(building) - 1
     kernel.run(building)
     assert plan(kernel.present, {})[0] == Set(SITE.group, ENABLE, "0")
 
@@ -148,6 +148,18 @@ def test_another_secret_ends_the_sessions_that_knew_the_old_one() -> None:
     kernel = kernel_with(tree("one"))
     steps: list[Step] = plan(kernel.present, tree("two"))
     assert steps[0] == RemoveFolder(f"{SITE.group}/acls/iqn.2026-01.example:web1")
+
+
+@pytest.mark.parametrize("sees", [True, False], ids=["sees a volume", "sees nothing"])
+def test_strangers_are_let_in_and_told_of_the_target_only_by_an_open_host_that_sees_something(sees: bool) -> None:
+    """R15 (S2): by default nobody but known initiators is."""
+    disks = {VOLUMES[0]: Disk(VOLUMES[0], 1 << 20, 512)}
+    exposures = [Exposure(host="open", volume=VOLUMES[0], lun=4)] if sees else []
+    tree = wanted(SITE, disks, [HostDefinition(name="open", iqn=OPEN)], exposures, {VOLUMES[0]: 4})
+    found = tree[SITE.group].settings
+    told = {name: found[f"attrib/{name}"] for name in ("generate_node_acls", "demo_mode_discovery")}
+    assert set(told.values()) == {"1" if sees else "0"}
+    assert found["attrib/authentication"] == ("0" if sees else "1")
 
 
 def test_secrets_stay_out_of_what_may_be_logged() -> None:
