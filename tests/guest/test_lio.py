@@ -17,6 +17,7 @@ IQN = "iqn.2026-11.example.tiergate:lio"
 WEB = "iqn.2026-11.example.tiergate:guest"
 LIO = ("--frontend", "lio", "--iqn", IQN)
 SECRET, MUTUAL = "geheim-und-lang", "auch-geheim-und-lang"
+UNIT = Path(__file__).parents[2] / "packaging" / "tiergate.service"
 KILLS = 20
 UNIT_SERIAL = 0x80  # a page of INQUIRY
 
@@ -192,6 +193,26 @@ def test_kills_under_load_cost_no_error_and_no_byte(guest: Guest, appliance: App
     assert "err= 0" in report, report
     assert errors_of(guest) == ""
     guest.sh(f"fio --name=all --filename={disk} --rw=write --bs=256k --direct=1 --verify=crc32c --size=64M")
+
+
+@in_guest
+def test_what_the_unit_leaves_it_is_enough(guest: Guest, appliance: Appliance) -> None:
+    """R31: it takes over, serves and stops with the capabilities of packaging/tiergate.service, and no others."""
+    kept = re.findall(r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(), re.MULTILINE)[0].lower().replace("cap_", "+")
+    appliance.kill()
+    guest.sh("truncate -s 64M /tmp/other.img && chown nobody /tmp/other.img && chmod 600 /tmp/other.img")
+    state = ("--state", str(appliance.state), "--portal", "127.0.0.1:3260")
+    line = ("setpriv", f"--bounding-set=-all,{kept.replace(' ', ',')}", "--inh-caps=-all", "--no-new-privs")
+    service = guest.start(*line, TIERGATE, "serve", *state, *LIO)
+    assert service.stdout is not None
+    assert service.stdout.readline().startswith(b"ready")
+    appliance.say("/alus", "attach", "path=/tmp/other.img", "name=other")
+    guest.log_in(IQN)
+    disk = guest.iscsi_disk(IQN)
+    guest.sh(f"mkfs.ext4 -q {disk} && fsck.ext4 -fn {disk}")
+    service.terminate()
+    assert service.wait(30) == 0
+    assert below_target() == []
 
 
 @in_guest
