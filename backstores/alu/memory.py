@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -126,9 +126,11 @@ class MemoryDriver(AluDriver, Transfers):
         self._gates.append(gate)
         return gate
 
-    def crash(self) -> None:
-        """Lose what no flush has covered, as a disk's cache does when power fails."""
+    def crash(self, survives: Callable[[int], bool] = lambda sector: False) -> None:
+        """Lose what no flush has covered, as a disk's cache does when power fails; some sectors may survive."""
         for sector, old in self._stable.items():
+            if survives(sector):
+                continue
             self.content[sector * SECTOR_BYTES : sector * SECTOR_BYTES + len(old)] = old
         self._stable.clear()
 

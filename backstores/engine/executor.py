@@ -11,7 +11,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from backstores.alu.base import AluDriver, AluError
+from backstores.alu.base import AluDriver, AluError, AluOp
 from backstores.block import Fail, LeafOp, MarkDirty, Note, Op, Pause, Plan, Request, Run, Step
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError
@@ -118,7 +118,8 @@ class Executor:
                 await self._flush(driver)  # only a write can be told to be durable by itself (D1)
         except AluError as error:
             failed_block = max(0, error.offset - offset) // block_bytes
-            raise LeafFailed(step.leaf.wwn, step.op, error.errno, _place(step, failed_block), str(error)) from error
+            op = Op.FLUSH if error.op is AluOp.FLUSH else step.op
+            raise LeafFailed(step.leaf.wwn, op, error.errno, _place(step, failed_block), str(error)) from error
         return []
 
     async def _flush(self, driver: AluDriver) -> None:

@@ -122,6 +122,10 @@ class DirtyRegions:
         """Note that all legs agree in these regions again; they may be cleared like others."""
         self.unsynced.difference_update(regions)
 
+    def distrust(self) -> None:
+        """Take all dirty regions as unsynced: a flush has failed, so what they hold may differ from leg to leg."""
+        self.unsynced.update(region for region, state in enumerate(self.state) if state)
+
     def age(self) -> tuple[int, ...]:
         """Name the dirty regions that were not written since the last call, and let the others grow older.
 

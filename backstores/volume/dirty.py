@@ -118,6 +118,10 @@ class DirtyLog:
         """Note that the legs are equal again in these regions."""
         self._core.copied(regions)
 
+    def distrust(self) -> None:
+        """Keep all regions that are dirty now so: the legs may differ there, and nobody can say where."""
+        self._core.distrust()
+
     def drop(self, children: set[Wwn]) -> None:
         """Go on without legs that have failed."""
         self._legs = [leg for leg in self._legs if leg.child not in children]

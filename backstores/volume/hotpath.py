@@ -3,7 +3,8 @@
 This is written for speed, and is the one place below the front ends where style bends to it: the flat
 map becomes closures over plain tuples, so that a 4 KiB read costs two ``divmod`` and one call of the
 driver. Both closures answer False when anything is not plain (a wait, a lock, a clean region); what
-they did until then is done again by the general path, which is harmless: same blocks, same data.
+they did until then is done again by the general path, which is harmless: same blocks, same data. Should
+it never come to that, the legs of a mirror could stay different; so the range is noted as in doubt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from backstores.transforms.flat import Band, Column, FlatMap
 from backstores.wwn import Wwn
 
 Now = Callable[[int, int, memoryview], bool]
+Doubts = set[tuple[int, int]]
+"""Ranges (lba, blocks) of a volume where a change was begun, and not carried through on every leg."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,13 @@ def bind(
     drivers: Mapping[Wwn, AluDriver],
     regions: Mapping[Wwn, RegionStates],
     locked: Sequence[Any],
+    doubts: Doubts,
     block_bytes: int,
 ) -> tuple[Now, Now]:
     """Make ``read_now`` and ``write_now`` of a volume. While ``locked`` holds anything, no write passes."""
     if any(leaf.alu not in drivers for band in flat.bands for column in band.columns for leaf in _leaves(column)):
         return never, never
-    pairs = [_bind_band(band, drivers, regions, locked, block_bytes) for band in flat.bands]
+    pairs = [_bind_band(band, drivers, regions, locked, doubts, block_bytes) for band in flat.bands]
     if len(pairs) == 1:
         return pairs[0]
     edges = [(band.first_lba, band.end_lba) for band in flat.bands]
@@ -71,6 +75,7 @@ def _bind_band(
     drivers: Mapping[Wwn, AluDriver],
     regions: Mapping[Wwn, RegionStates],
     locked: Sequence[Any],
+    doubts: Doubts,
     block_bytes: int,
 ) -> tuple[Now, Now]:
     def place(leaf: Leaf, column: Column) -> int:
@@ -92,7 +97,7 @@ def _bind_band(
         )
         for column in band.columns
     ]
-    chunk, width = band.chunk_blocks, band.width
+    chunk, width, first_lba = band.chunk_blocks, band.width, band.first_lba
 
     def read(lba: int, blocks: int, into: memoryview) -> bool:
         number, skip = divmod(lba, chunk)
@@ -115,17 +120,18 @@ def _bind_band(
             return _split(write, lba, blocks, data, chunk, block_bytes)
         row, index = divmod(number, width)
         writers, states, shift, shifted = write_columns[index]
-        lba = row * chunk + skip
+        leaf_lba = row * chunk + skip
         if states is not None:
-            region, last = (lba + shifted) >> shift, (lba + shifted + blocks - 1) >> shift
+            region, last = (leaf_lba + shifted) >> shift, (leaf_lba + shifted + blocks - 1) >> shift
             if not states[region] or (last != region and not all(states[region : last + 1])):
                 return False
             states[region] = 2
             if last != region:
                 states[region : last + 1] = b"\2" * (last + 1 - region)
-        offset = lba * block_bytes
-        for write_now, base in writers:  # noqa: SIM110 (a generator expression costs as much as a write)
+        offset = leaf_lba * block_bytes
+        for write_now, base in writers:
             if not write_now(base + offset, data):
+                doubts.add((first_lba + lba, blocks))
                 return False
         return True
 

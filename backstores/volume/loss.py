@@ -21,10 +21,14 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An operation that failed on a leaf; ``leaf`` is None when no leaf is to blame."""
+    """An operation that failed on a leaf; ``leaf`` is None when no leaf is to blame.
+
+    ``flushing``: what the leaf had taken before is lost, so that a full disk, too, costs it its place.
+    """
 
     leaf: Wwn | None
     code: int
+    flushing: bool = False
 
 
 def lost_legs(objects: Sequence[AnyObject], failures: Iterable[Failure]) -> dict[Wwn, set[Wwn]] | None:
@@ -32,7 +36,7 @@ def lost_legs(objects: Sequence[AnyObject], failures: Iterable[Failure]) -> dict
     parents = {child: obj for obj in objects for child in obj.children}
     lost: dict[Wwn, set[Wwn]] = {}
     for failure in failures:
-        if failure.leaf is None or failure.code in FULL:
+        if failure.leaf is None or (failure.code in FULL and not failure.flushing):
             return None
         child: Wwn = failure.leaf
         while (parent := parents.get(child)) is not None:

@@ -7,6 +7,10 @@ fails, ``loss.lost_legs`` decides: if mirrors can spare the legs concerned, they
 the same data to the same blocks. Otherwise the request fails; what it left different between the legs
 of a mirror is made equal again before anybody else may write there, so that two reads never differ.
 
+A change that did not even get that far (cancelled; nothing could be recorded; a leg refused the hot path
+and the command was aborted before its general way) leaves its range in doubt: in ``_doubts``, from where
+``clean`` and ``close`` make the legs equal before they clear any dirty bit (D2).
+
 The hot path (``read_now``, ``write_now``) is bound anew with each tree.
 """
 
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from types import MappingProxyType
 
@@ -22,11 +26,13 @@ from backstores.alu.base import AluDriver
 from backstores.block import (
     MUTATING,
     BlockError,
+    Leaf,
     MarkDirty,
     Node,
     NoSpace,
     Offline,
     Op,
+    Piece,
     Plan,
     ReadFailed,
     Request,
@@ -82,6 +88,8 @@ class Volume:
         self._locks = RangeLocks()
         self._changing = asyncio.Lock()
         self._pinned: dict[Wwn, Wwn] = {}
+        self._doubts: hotpath.Doubts = set()
+        self._untold: BlockError | None = None
         self._open = True
         self.read_now: hotpath.Now = hotpath.never
         self.write_now: hotpath.Now = hotpath.never
@@ -110,7 +118,7 @@ class Volume:
         if flat is not None and self._open:
             states = {mirror: dirty_log.hot for mirror, dirty_log in self._logs.items()}
             self.read_now, self.write_now = hotpath.bind(
-                flat, self._drivers, states, self._locks.entries, self.block_bytes
+                flat, self._drivers, states, self._locks.entries, self._doubts, self.block_bytes
             )
 
     @asynccontextmanager
@@ -132,8 +140,18 @@ class Volume:
             return []
         if request.op in MUTATING:
             async with self._locks.hold(request.lba, request.blocks):
-                return await self._carry_out(request)
+                return await self._change(request)
+        if request.op is Op.FLUSH and self._untold is not None:
+            error, self._untold = self._untold, None
+            raise error
         return await self._carry_out(request)
+
+    async def _change(self, request: Request) -> list[Run]:
+        """Carry out what changes blocks. The caller holds the range; it is in doubt until all legs have it."""
+        self._doubts.add((request.lba, request.blocks))
+        runs = await self._carry_out(request)
+        self._settled(request.lba, request.blocks)
+        return runs
 
     def _done_now(self, request: Request) -> bool:
         """Try the hot path for what came by the general one: its data had to be gathered, or digests checked."""
@@ -161,7 +179,10 @@ class Volume:
             except StageFailed as failed:
                 if not await self._absorbed(failed, objects):
                     if request.op in MUTATING:
-                        await self._settle(steps, {failure.leaf for failure in failed.failures})
+                        await self._settle(request, steps, failed)
+                    elif request.op is Op.FLUSH:
+                        for dirty_log in self._logs.values():
+                            dirty_log.distrust()  # any leg may have lost anything that was not flushed before
                     raise _as_block_error(request, failed) from failed
 
     def _writes_under_way(self, steps: Plan) -> ExitStack:
@@ -178,7 +199,7 @@ class Volume:
 
     async def _absorbed(self, failed: StageFailed, objects: Sequence[AnyObject]) -> bool:
         """Give up the legs that failed, if the mirrors above can spare them; True: the request may be tried again."""
-        failures = [loss.Failure(failure.leaf, failure.errno) for failure in failed.failures]
+        failures = _failures(failed)
         async with self._changing:
             if objects != self.objects:
                 return True  # somebody else met the same failure first
@@ -207,17 +228,44 @@ class Volume:
                 self._pin(next(obj for obj in changed if obj.wwn == mirror))
         self.install(changed)
 
-    async def _settle(self, steps: Plan, blamed: set[Wwn | None]) -> None:
-        """After a write that failed for good: make the legs equal where it may have left them different.
+    async def _settle(self, request: Request, steps: Plan, failed: StageFailed) -> None:
+        """After a change that failed for good: make the legs equal where it may have left them different.
 
         The caller holds the range. A leg that met a full disk is the one to copy from: what the others have
         more than it can be taken back from them, but not given to it.
         """
+        blamed = {failure.leaf for failure in failed.failures}
         for mark in _marks(steps):
-            await self._equalize(mark.mirror, mark.lba, mark.blocks, blamed)
+            legs = enumerate(_find(self._tree, mark.mirror).children)
+            source = next((n for n, leg in legs if any(leaf.wwn in blamed for leaf in leaves(leg))), None)
+            await self._equalize(mark.mirror, mark.lba, mark.blocks, source)
+        self._settled(request.lba, request.blocks)
 
-    async def _equalize(self, mirror: Wwn, lba: int, blocks: int, blamed: Collection[Wwn | None] = ()) -> None:
-        """Copy a range of a mirror from one leg to the others; a leg that can't be made equal is given up."""
+    def _settled(self, lba: int, blocks: int) -> None:
+        """Note that all legs agree in a range."""
+        end = lba + blocks
+        self._doubts.difference_update([(at, n) for at, n in self._doubts if lba <= at and at + n <= end])
+
+    async def _dispel(self, lba: int, blocks: int) -> None:
+        """Make the legs equal in a range that is in doubt. The caller holds it.
+
+        Raises:
+            Offline: that a leg can't be made equal can't be recorded; the range stays in doubt.
+        """
+        if (lba, blocks) in self._doubts:  # else the change was under way, and has ended well meanwhile
+            for mark in _marks(plan(self._tree, Op.WRITE, lba, blocks)):
+                await self._equalize(mark.mirror, mark.lba, mark.blocks)
+            self._settled(lba, blocks)
+
+    async def _equalize(self, mirror: Wwn, lba: int, blocks: int, source: int | None = None) -> None:
+        """Make the legs of a mirror equal in a range; one that can't be made equal is given up.
+
+        Without a ``source``, each block is copied from the leg that it is read from: nobody sees it change.
+        """
+        for piece in _reads(_find(self._tree, mirror), lba, blocks):
+            await self._copy(mirror, piece.lba, piece.blocks, piece.child if source is None else source)
+
+    async def _copy(self, mirror: Wwn, lba: int, blocks: int, source: int) -> None:
         while True:
             objects = self.objects
             definition = next(obj for obj in objects if obj.wwn == mirror)
@@ -225,25 +273,17 @@ class Volume:
             legs = [n for n, leg in enumerate(definition.legs) if leg.state is LegState.IN_SYNC]
             if len(legs) < 2:
                 return
-            node = _find(self._tree, mirror)
-            source = next(
-                (n for n in legs if any(leaf.wwn in blamed for leaf in leaves(node.children[n]))),
-                self._source(definition, legs),
-            )
+            source = source if source in legs else legs[0]
+            children = _find(self._tree, mirror).children
             try:
-                await self._equalizer.run([node.children[n] for n in legs], legs.index(source), lba, blocks)
+                await self._equalizer.run([children[n] for n in legs], legs.index(source), lba, blocks)
                 return
             except StageFailed as failed:
-                failures = [loss.Failure(failure.leaf, failure.errno) for failure in failed.failures]
                 others = {definition.legs[n].child for n in legs if n != source}
                 async with self._changing:
                     if objects == self.objects:
                         log.error("volume %s: legs of mirror %s stay different: %s", self.wwn[-8:], mirror[-8:], failed)
-                        await self._give_up(loss.lost_legs(objects, failures) or {mirror: others})
-
-    def _source(self, definition: MirrorObject, legs: Sequence[int]) -> int:
-        pinned = self._pinned.get(definition.wwn)
-        return next((n for n in legs if definition.legs[n].child == pinned), legs[0])
+                        await self._give_up(loss.lost_legs(objects, _failures(failed)) or {mirror: others})
 
     # Dirty regions
 
@@ -276,8 +316,9 @@ class Volume:
                     await self._equalize(mirror, at, min(step, lba + blocks - at))
             self._logs[mirror].copied([region])
             progress(done / len(todo))
-        self._pinned.clear()
-        self.install(self.objects)
+        async with self.quiesced():  # a write on its way may have reached the leg that served reads until now alone
+            self._pinned.clear()
+            self.install(self.objects)
 
     def pin_reads(self) -> bool:
         """Send reads of mirrors that an unclean stop left dirty to one leg each; say whether there are any."""
@@ -296,14 +337,20 @@ class Volume:
 
     async def clean(self) -> None:
         """Clear the dirty bits of regions that were not written to lately. Called every few seconds."""
-        if self._pinned or loss.degraded(self.objects):
-            return  # what a missing leg has not got stays marked for its return
         candidates = {mirror: found.idle_regions() for mirror, found in self._logs.items()}
-        if not any(candidates.values()):
-            return
-        await self._carry_out(Request(Op.FLUSH, 0, self.blocks))
-        for mirror, regions in candidates.items():
-            await self._logs[mirror].clear(regions)
+        for lba, blocks in sorted(self._doubts):  # what is in doubt from now on is in regions that are no candidates
+            async with self._locks.hold(lba, blocks):
+                await self._dispel(lba, blocks)
+        if self._pinned or loss.degraded(self.objects) or not any(candidates.values()):
+            return  # what a missing leg has not got stays marked for its return
+        try:
+            await self._carry_out(Request(Op.FLUSH, 0, self.blocks))
+        except BlockError as error:
+            self._untold = error  # the hosts, whose data it concerns, have not asked
+            raise
+        if not loss.degraded(self.objects):  # still: a leg that is lost by the flush may lack any of them
+            for mirror, regions in candidates.items():
+                await self._logs[mirror].clear(regions)
 
     async def close(self) -> None:
         """Let what runs end, flush, and record that the legs are equal. Requests that come later are refused.
@@ -316,6 +363,8 @@ class Volume:
                 return
             self.read_now, self.write_now = hotpath.never, hotpath.never
             try:
+                for lba, blocks in sorted(self._doubts):
+                    await self._dispel(lba, blocks)
                 await self._carry_out(Request(Op.FLUSH, 0, self.blocks))
                 if not self._pinned and not loss.degraded(self.objects):
                     for dirty_log in self._logs.values():
@@ -335,11 +384,22 @@ class _Held:
     async def submit(self, request: Request) -> list[Run]:
         """Carry a request out without taking the range again."""
         check(request, self._volume.blocks, self._volume.block_bytes)
-        return await self._volume._carry_out(request)
+        change = self._volume._change if request.op in MUTATING else self._volume._carry_out
+        return await change(request)
 
 
 def _marks(steps: Plan) -> Iterable[MarkDirty]:
     return [step for stage in steps for step in stage if isinstance(step, MarkDirty)]
+
+
+def _failures(failed: StageFailed) -> list[loss.Failure]:
+    return [loss.Failure(failure.leaf, failure.errno, failure.op is Op.FLUSH) for failure in failed.failures]
+
+
+def _reads(node: Node, lba: int, blocks: int) -> list[Piece]:
+    """Say which leg of a mirror serves reads of which blocks."""
+    assert not isinstance(node, Leaf)
+    return [part for stage in node.stages(Op.READ, lba, blocks) for part in stage if isinstance(part, Piece)]
 
 
 def _find(node: Node, mirror: Wwn) -> Node:

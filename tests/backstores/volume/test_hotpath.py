@@ -40,7 +40,7 @@ LEAVES = [*TREE.children[0].children, *TREE.children[1].children]
 def bound(states: bytearray, locked: list[object], alus: dict[str, MemoryDriver]):  # type: ignore[no-untyped-def]
     flat = flatten(TREE)
     assert flat is not None
-    return bind(flat, alus, {MIRROR: RegionStates(states, 3)}, locked, BLOCK)
+    return bind(flat, alus, {MIRROR: RegionStates(states, 3)}, locked, set(), BLOCK)
 
 
 def crosses_legs(lba: int, blocks: int) -> bool:
