@@ -172,7 +172,7 @@ cdef class Ring:
         cdef unsigned count = BATCH
         cdef unsigned i
         cdef _Transfer transfer
-        while count == BATCH:
+        while count:  # a batch that is not full may have left completions that the ring had no room for
             count = io_uring_peek_batch_cqe(&self.ring, ended, BATCH)
             for i in range(count):
                 transfer = <_Transfer> io_uring_cqe_get_data(ended[i])
