@@ -29,15 +29,12 @@ from backstores.block import (
     Leaf,
     MarkDirty,
     Node,
-    NoSpace,
     Offline,
     Op,
     Piece,
     Plan,
-    ReadFailed,
     Request,
     Run,
-    WriteFailed,
     check,
     leaves,
     plan,
@@ -51,6 +48,7 @@ from backstores.ranges import RangeLocks
 from backstores.transforms.flat import flatten
 from backstores.transforms.tree import build
 from backstores.volume import hotpath, loss
+from backstores.volume.answers import block_error, joined
 from backstores.volume.dirty import DirtyLog
 from backstores.volume.equalize import Equalizer
 from backstores.wwn import Wwn
@@ -175,7 +173,7 @@ class Volume:
             try:
                 with self._writes_under_way(steps):
                     runs = await self._executor.run(steps, request, self.block_bytes)
-                return _joined(runs, request.lba)
+                return joined(runs, request.lba)
             except StageFailed as failed:
                 if not await self._absorbed(failed, objects):
                     if request.op in MUTATING:
@@ -183,7 +181,7 @@ class Volume:
                     elif request.op is Op.FLUSH:
                         for dirty_log in self._logs.values():
                             dirty_log.distrust()  # any leg may have lost anything that was not flushed before
-                    raise _as_block_error(request, failed) from failed
+                    raise block_error(request, failed) from failed
 
     def _writes_under_way(self, steps: Plan) -> ExitStack:
         """Keep the dirty bits of what is being written from being cleared."""
@@ -410,28 +408,6 @@ def _find(node: Node, mirror: Wwn) -> Node:
         if getattr(node, "wwn", None) == mirror:
             return node
         pending.extend(node.children)
-
-
-def _joined(runs: Sequence[Run], base: int) -> list[Run]:
-    """Put STATUS answers of several leaves together: in order, neighbours that are alike as one."""
-    joined: list[Run] = []
-    for run in runs:
-        if joined and joined[-1].mapped == run.mapped and joined[-1].lba + joined[-1].blocks == base + run.lba:
-            joined[-1] = joined[-1]._replace(blocks=joined[-1].blocks + run.blocks)
-        else:
-            joined.append(Run(base + run.lba, run.blocks, run.mapped))
-    return joined
-
-
-def _as_block_error(request: Request, failed: StageFailed) -> BlockError:
-    """Say to the host what failed, and at which of its blocks."""
-    first: LeafFailed = min(failed.failures, key=lambda failure: failure.at)
-    lba = request.lba + first.at
-    if any(failure.errno in loss.FULL for failure in failed.failures):
-        return NoSpace(str(failed), lba)
-    if request.op in (Op.READ, Op.STATUS):
-        return ReadFailed(str(failed), lba)
-    return WriteFailed(str(failed), lba)
 
 
 def _short_names(lost: Mapping[Wwn, set[Wwn]]) -> str:

@@ -1,0 +1,31 @@
+"""What a front end is told at the end of a request: runs of blocks, or which error met which block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backstores.block import BlockError, NoSpace, Op, ReadFailed, Request, Run, WriteFailed
+from backstores.engine.executor import LeafFailed, StageFailed
+from backstores.volume import loss
+
+
+def joined(runs: Sequence[Run], base: int) -> list[Run]:
+    """Put STATUS answers of several leaves together: in order, neighbours that are alike as one."""
+    joined: list[Run] = []
+    for run in runs:
+        if joined and joined[-1].mapped == run.mapped and joined[-1].lba + joined[-1].blocks == base + run.lba:
+            joined[-1] = joined[-1]._replace(blocks=joined[-1].blocks + run.blocks)
+        else:
+            joined.append(Run(base + run.lba, run.blocks, run.mapped))
+    return joined
+
+
+def block_error(request: Request, failed: StageFailed) -> BlockError:
+    """Say to the host what failed, and at which of its blocks."""
+    first: LeafFailed = min(failed.failures, key=lambda failure: failure.at)
+    lba = request.lba + first.at
+    if any(failure.errno in loss.FULL for failure in failed.failures):
+        return NoSpace(str(failed), lba)
+    if request.op in (Op.READ, Op.STATUS):
+        return ReadFailed(str(failed), lba)
+    return WriteFailed(str(failed), lba)
