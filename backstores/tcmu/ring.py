@@ -10,7 +10,9 @@ ours, whoever's it was; what is not a command (padding, task management) is pass
                    tail                    _seen          head
 
 Everything the memory says is checked against the memory's bounds before it is used, though only the kernel
-writes there: an entry that makes no sense is a ``RingError``, after which the ring has to be reset.
+writes there: an entry that makes no sense is a ``RingError``, after which the ring has to be reset. Nothing is read
+past the end of an entry either: behind the last one lies the data area, whose pages are there only while a command
+uses them, and to touch one that is not ends the process (SIGBUS).
 
 Head and tail are read and written through a view of 32-bit words, since those are single loads and stores;
 ``struct`` would take a number apart into bytes, and could see half of a new head. Ordering against the kernel is
