@@ -12,8 +12,8 @@ stale or empty. Four modules, from pure to dirty:
 
 The folders are written directly, and not through rtslib-fb. That library looks everything up again for each
 object it makes, which is what makes one LUN more slow where there are hundreds; it has no words for blocking a
-device and resetting its ring, on which a restart without loss rests; and it takes libudev and a writable
-/etc/target merely to be imported. Here one new LUN is a dozen writes, however many there are already.
+device and resetting its ring, on which a restart without loss rests; and it takes libudev merely to be imported,
+and an /etc/target to be used. Here one new LUN is a dozen writes, however many there are already.
 
 How we know what is ours: a backstore by its name, which begins with the appliance's mark, and a target by the
 TargetAlias of its portal group, which is written before anything else is. Both survive a kill at any moment.
