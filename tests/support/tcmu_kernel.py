@@ -229,6 +229,7 @@ class SimulatedDevice:
         self.kernel = kernel
         self.fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.failure: Exception | None = None
+        self.acknowledged = 0
         self.closed = False
 
     def wake(self) -> None:
@@ -239,6 +240,7 @@ class SimulatedDevice:
         return memoryview(self.kernel.memory)
 
     def acknowledge(self) -> None:
+        self.acknowledged += 1
         os.eventfd_read(self.fd)
         if self.failure is not None:
             raise self.failure

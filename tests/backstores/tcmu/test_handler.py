@@ -3,128 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from random import Random
-from struct import pack
 
 import pytest
 
-from backstores.block import Op, Request, Run
 from backstores.device import BlockDevice, MemoryDevice
-from backstores.errors import TiergateError
 from backstores.scsi.model import Command, FunctionResponse, Response, Status
 from backstores.scsi.model import Function as ModelFunction
 from backstores.scsi.sense import Condition, FixedSense, Key, key_of
 from backstores.scsi.store import MemoryStore
-from backstores.scsi.target import Exposed, TargetDevice, TargetNexus
+from backstores.scsi.target import Exposed, TargetDevice
 from backstores.scsi.unit import Identity, LogicalUnit
-from backstores.tcmu.formats import Function, Mailbox
-from backstores.tcmu.handler import Handler, hear_attentions
+from backstores.tcmu.formats import Mailbox
+from backstores.tcmu.handler import Handler, serve
 from backstores.tcmu.ring import RingError
-from backstores.tcmu.uio import DeviceGone
 from tests.support.scsi import IQN, WWN
-from tests.support.tcmu_kernel import Outcome, SimulatedDevice, SimulatedKernel
-
-TEST_UNIT_READY = bytes(6)
-INQUIRY = bytes([0x12, 0, 0, 0, 255, 0])
-BLOCKS = 256
-PATTERN = bytes(range(256)) * 8
-
-
-def read_10(lba: int, blocks: int) -> bytes:
-    return pack(">BBIBHB", 0x28, 0, lba, 0, blocks, 0)
-
-
-def write_10(lba: int, blocks: int) -> bytes:
-    return pack(">BBIBHB", 0x2A, 0, lba, 0, blocks, 0)
-
-
-async def turns() -> None:
-    """Let the loop do all that it can do now: each turn looks at the device, too."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-class StuckDevice(MemoryDevice):
-    """A device whose requests wait until the test lets them go."""
-
-    def __init__(self) -> None:
-        super().__init__(BLOCKS)
-        self.immediate = False
-        self.go = asyncio.Event()
-        self.entered = asyncio.Event()
-        self.requests = 0
-
-    async def submit(self, request: Request) -> list[Run]:
-        self.requests += request.op in (Op.READ, Op.WRITE)
-        self.entered.set()
-        await self.go.wait()
-        return await super().submit(request)
-
-
-@dataclass
-class Served:
-    """A handler at work on a simulated device."""
-
-    kernel: SimulatedKernel
-    shared: SimulatedDevice
-    device: BlockDevice
-    unit: LogicalUnit
-    nexus: TargetNexus
-    handler: Handler
-    losses: list[TiergateError] = field(default_factory=list)
-
-    def queue(self, cdb: bytes, data: bytes = b"", data_in_bytes: int = 0) -> int:
-        """Put a command into the ring, without waking the handler."""
-        number = self.kernel.command(cdb, data, data_in_bytes)
-        assert number is not None
-        return number
-
-    async def outcome(self, number: int) -> Outcome:
-        """Wait until a command has been given back."""
-        while number not in self.kernel.outcomes:
-            await asyncio.sleep(0)
-        return self.kernel.outcomes[number]
-
-    async def send(self, cdb: bytes, data: bytes = b"", data_in_bytes: int = 0) -> Outcome:
-        """Put a command into the ring, wake the handler, and wait for its end."""
-        number = self.queue(cdb, data, data_in_bytes)
-        self.shared.wake()
-        return await self.outcome(number)
-
-
-@asynccontextmanager
-async def serving(
-    device: BlockDevice | None = None, queued: Sequence[tuple[bytes, bytes, int]] = (), ring_bytes: int = 16384
-) -> AsyncIterator[Served]:
-    """Serve a unit; ``queued`` is in the ring before the handler starts."""
-    kernel = SimulatedKernel(ring_bytes=ring_bytes, random=Random(4))
-    for cdb, data, data_in_bytes in queued:
-        assert kernel.command(cdb, data, data_in_bytes) is not None
-    shared = SimulatedDevice(kernel)
-    device = device or MemoryDevice(BLOCKS)
-    unit = LogicalUnit(device, Identity(WWN), MemoryStore())
-    nexus = TargetDevice(IQN).open_nexus("iqn.2026-11.example:lio,i,0x0", {0: Exposed(unit)})
-    await hear_attentions(nexus)
-    losses: list[TiergateError] = []
-    handler = Handler(shared, nexus, losses.append)
-    yield Served(kernel, shared, device, unit, nexus, handler, losses)
-    await handler.close()
-    assert shared.closed
-
-
-def with_served(
-    work: Callable[[Served], Awaitable[None]], make_device: Callable[[], BlockDevice] = lambda: MemoryDevice(BLOCKS)
-) -> None:
-    """Run a test in a loop of its own."""
-
-    async def main() -> None:
-        async with serving(make_device()) as served:
-            await work(served)
-
-    asyncio.run(asyncio.wait_for(main(), 30))
+from tests.support.tcmu_kernel import SimulatedDevice, SimulatedKernel
+from tests.support.tcmu_serving import (
+    BLOCKS,
+    INQUIRY,
+    PATTERN,
+    TEST_UNIT_READY,
+    Served,
+    StuckDevice,
+    read_10,
+    serving,
+    with_served,
+    write_10,
+)
 
 
 @pytest.mark.parametrize("immediate", [True, False], ids=["hot-path", "general-path"])
@@ -138,6 +43,30 @@ def test_what_was_written_is_read_back(immediate: bool) -> None:
         outcome = await served.send(read_10(9, 4), data_in_bytes=2048)
         assert (outcome.status, outcome.data_in) == (Status.GOOD, PATTERN)
         assert served.device.content[9 * 512 : 13 * 512] == PATTERN
+
+    with_served(work)
+
+
+@pytest.mark.parametrize("immediate", [True, False], ids=["hot-path", "general-path"])
+def test_more_than_a_command_takes_is_left(immediate: bool) -> None:
+    async def work(served: Served) -> None:
+        assert isinstance(served.device, MemoryDevice)
+        served.device.immediate = immediate
+        assert (await served.send(write_10(9, 1), PATTERN)).status == Status.GOOD
+        assert served.device.content[9 * 512 : 10 * 512] == PATTERN[:512]
+        assert not any(served.device.content[10 * 512 :])
+
+    with_served(work)
+
+
+def test_the_unit_hears_how_much_a_host_has_announced() -> None:
+    """COMPARE AND WRITE takes an exact length, and refuses a longer one."""
+
+    async def work(served: Served) -> None:
+        compare_and_write = bytes([0x89, *bytes(12), 1, 0, 0])
+        outcome = await served.send(compare_and_write, bytes(1536))
+        assert outcome.status == Status.CHECK_CONDITION
+        assert (await served.send(compare_and_write, bytes(1024))).status == Status.GOOD
 
     with_served(work)
 
@@ -226,121 +155,66 @@ def test_more_than_a_batch_is_taken_without_another_wake_up() -> None:
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-@pytest.mark.parametrize(
-    "function", [Function.ABORT_TASK, Function.ABORT_TASK_SET, Function.PREEMPT_AND_ABORT], ids=lambda f: f.name.lower()
-)
-def test_aborted_commands_end_task_aborted_and_others_go_on(function: Function) -> None:
-    """The kernel answers the host when they have been given back, and they may change nothing afterwards."""
+class BidirectionalNexus:
+    """A device server whose only command sends data back and forth: it answers with what came, reversed."""
 
-    async def work(served: Served) -> None:
-        assert isinstance(served.device, StuckDevice)
-        doomed, other = (served.queue(write_10(lba, 1), PATTERN[:512]) for lba in (0, 1))
-        served.shared.wake()
-        await served.device.entered.wait()
-        served.kernel.task_management(function, [doomed])
-        served.shared.wake()
-        await turns()
-        assert not served.kernel.outcomes
-        served.device.go.set()
-        assert (await served.outcome(doomed)).status == Status.TASK_ABORTED
-        assert (await served.outcome(other)).status == Status.GOOD
+    fast_read: dict[int, BlockDevice] = {}  # noqa: RUF012 (a protocol's attribute, never filled)
+    fast_write: dict[int, BlockDevice] = {}  # noqa: RUF012
 
-    with_served(work, StuckDevice)
+    def data_out_bytes(self, lun: int, cdb: bytes) -> int:
+        return 512
+
+    async def execute(self, lun: int, command: Command) -> Response | None:
+        return Response(data_in=bytes(command.data_out)[::-1])
+
+    async def manage(self, function: ModelFunction, lun: int, tag: int) -> FunctionResponse:
+        return FunctionResponse.NOT_SUPPORTED
+
+    def close(self) -> None:
+        pass
 
 
-@pytest.mark.parametrize(
-    "function",
-    [Function.LOGICAL_UNIT_RESET, Function.TARGET_WARM_RESET, Function.TARGET_COLD_RESET],
-    ids=lambda f: f.name.lower(),
-)
-def test_a_reset_aborts_everything_and_leaves_no_second_attention(function: Function) -> None:
-    async def work(served: Served) -> None:
-        assert isinstance(served.device, StuckDevice)
-        running = served.queue(write_10(0, 1), PATTERN[:512])
-        served.shared.wake()
-        await served.device.entered.wait()
-        served.kernel.task_management(function, [running])
-        served.shared.wake()
-        await turns()
-        served.device.go.set()
-        assert (await served.outcome(running)).status == Status.TASK_ABORTED
-        assert (await served.send(TEST_UNIT_READY)).status == Status.GOOD
+def test_a_bidirectional_command_sends_data_both_ways() -> None:
+    kernel = SimulatedKernel()
 
-    with_served(work, StuckDevice)
+    async def main() -> None:
+        number = kernel.command(bytes([0x53, *bytes(9)]), PATTERN[:512], 512, bidirectional=True)
+        assert number is not None
+        handler = Handler(SimulatedDevice(kernel), BidirectionalNexus(), lambda error: None)
+        await handler.close()
+        assert kernel.outcomes[number].data_in == PATTERN[:512][::-1]
+
+    asyncio.run(main())
 
 
-def test_a_close_waits_for_what_runs_and_answers_busy_to_what_comes() -> None:
-    """R31: a clean stop drains the ring; hosts try again what they are told is busy."""
+def test_serving_finds_the_device_and_hears_the_attentions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells hosts of a power-on itself; the unit's own would reach one of them a second time."""
+    kernel = SimulatedKernel()
+    asked: list[tuple[int, str]] = []
 
-    async def work(served: Served) -> None:
-        assert isinstance(served.device, StuckDevice)
-        running = served.queue(write_10(0, 1), PATTERN[:512])
-        served.shared.wake()
-        await served.device.entered.wait()
-        closing = asyncio.create_task(served.handler.close())
-        await turns()
-        late = served.queue(TEST_UNIT_READY)
-        served.shared.wake()
-        assert (await served.outcome(late)).status == Status.BUSY
-        assert not closing.done()
-        served.device.go.set()
-        await closing
-        assert served.kernel.outcomes[running].status == Status.GOOD
-        assert served.kernel.drained
-        assert served.shared.closed
+    class Found:
+        def open(self) -> SimulatedDevice:
+            return SimulatedDevice(kernel)
 
-    with_served(work, StuckDevice)
+    def find(hba: int, name: str) -> Found:
+        asked.append((hba, name))
+        return Found()
 
+    monkeypatch.setattr("backstores.tcmu.uio.find", find)
 
-def test_a_close_takes_what_nobody_was_woken_for() -> None:
-    async def work(served: Served) -> None:
-        late = served.queue(TEST_UNIT_READY)
-        await served.handler.close()
-        assert served.kernel.outcomes[late].status == Status.BUSY
-        assert served.kernel.drained
-
-    with_served(work)
-
-
-def test_a_removed_device_is_a_loss_that_is_told_once() -> None:
-    async def work(served: Served) -> None:
-        gone = DeviceGone("the kernel has removed the device: Input/output error")
-        served.shared.failure = gone
-        served.shared.wake()
-        while not served.losses:
+    async def main() -> None:
+        unit = LogicalUnit(MemoryDevice(BLOCKS), Identity(WWN), MemoryStore())
+        nexus = TargetDevice(IQN).open_nexus("iqn.2026-11.example:lio,i,0x0", {0: Exposed(unit)})
+        number = kernel.command(TEST_UNIT_READY)
+        assert number is not None
+        handler = await serve(7, "db", nexus, lambda error: None)
+        while number not in kernel.outcomes:
             await asyncio.sleep(0)
-        served.shared.wake()
-        await turns()
-        assert served.losses == [gone]
-        assert served.handler.lost is gone
+        assert kernel.outcomes[number].status == Status.GOOD
+        await handler.close()
 
-    with_served(work)
-
-
-def test_a_device_that_goes_while_a_command_runs_is_a_loss() -> None:
-    async def work(served: Served) -> None:
-        assert isinstance(served.device, StuckDevice)
-        served.queue(write_10(0, 1), PATTERN[:512])
-        served.shared.wake()
-        await served.device.entered.wait()
-        served.shared.failure = DeviceGone("gone")
-        served.device.go.set()
-        while not served.losses:
-            await asyncio.sleep(0)
-
-    with_served(work, StuckDevice)
-
-
-def test_a_broken_ring_is_a_loss() -> None:
-    async def work(served: Served) -> None:
-        served.kernel.poke(Mailbox.head, 12)
-        served.shared.wake()
-        while not served.losses:
-            await asyncio.sleep(0)
-        assert isinstance(served.losses[0], RingError)
-        served.kernel.poke(Mailbox.head, 0)
-
-    with_served(work)
+    asyncio.run(main())
+    assert asked == [(7, "db")]
 
 
 def test_a_ring_that_is_not_ours_is_refused_and_let_go() -> None:

@@ -93,9 +93,21 @@ def test_what_is_not_plain_goes_the_general_way(cdb: bytes, lengths: list[int]) 
     assert not Area(cdb, lengths).try_at(Host.at(memory_unit()))
 
 
-@pytest.mark.parametrize("lengths", [[100, 1948], [2048, 0], []], ids=["part-of-a-block", "empty-span", "no-span"])
+@pytest.mark.parametrize(
+    "lengths",
+    [[100, 1948], [700, 1348], [2048, 0], []],
+    ids=["less-than-a-block", "more-than-a-block", "empty-span", "no-span"],
+)
 def test_spans_that_are_not_whole_blocks_go_the_general_way(lengths: list[int]) -> None:
     assert not Area(READS["read-10"], lengths).try_at(Host.at(memory_unit()))
+
+
+@pytest.mark.parametrize("lengths", SPLITS.values(), ids=SPLITS)
+def test_nothing_is_written_past_the_range(lengths: list[int]) -> None:
+    """A host may send more than its command takes."""
+    host = Host.at(memory_unit())
+    assert not Area(pack(">BBIBHB", 0x2A, 0, LBA, 0, 3, 0), lengths, PATTERN).try_at(host)
+    assert not any(device_of(host).content[(LBA + 3) * BLOCK :])
 
 
 def test_a_read_of_nothing_goes_the_general_way() -> None:
