@@ -10,7 +10,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 run:
 	@scripts/setup.sh run
-	@.venv/bin/tiergate serve --demo --state $(STATE) --portal $(PORTAL)
+	@.venv/bin/tiergate serve --demo --frontend embedded --state $(STATE) --portal $(PORTAL)
 
 test:
 	@scripts/setup.sh test
