@@ -144,9 +144,10 @@ def test_a_close_waits_for_what_runs_though_the_ring_is_broken() -> None:
         await served.device.entered.wait()
         served.kernel.poke(Mailbox.head, 12)
         served.shared.wake()
-        closing = asyncio.create_task(served.handler.close())
         await turns()
         assert served.losses
+        closing = asyncio.create_task(served.handler.close())
+        await turns()
         assert not closing.done()
         served.device.go.set()
         await closing
