@@ -14,7 +14,7 @@ run:
 
 test:
 	@scripts/setup.sh test
-	.venv/bin/pytest -n $(JOBS) $(TESTS)
+	.venv/bin/pytest -n $(JOBS) --dist worksteal $(TESTS)
 
 check:
 	@scripts/setup.sh test

@@ -27,6 +27,7 @@ from appliance.mic.values import parse_iscsi_pattern, shown
 from appliance.notify import READY, STOPPING, Notifier
 from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
+from backstores.engine.polling import PollingSelector
 from backstores.errors import TiergateError, UsageError
 from backstores.metadata.label import SUSID_BYTES
 
@@ -60,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
         stream=sys.stderr,
     )
     try:
-        asyncio.run(serve(options))
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(PollingSelector())) as runner:
+            runner.run(serve(options))
     except TiergateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
