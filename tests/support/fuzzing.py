@@ -1,6 +1,6 @@
 """What all fuzzers share: how many inputs there are, where chance begins, and that memory does not grow.
 
-``TIERGATE_FUZZ`` multiplies the number of inputs, which is 100,000 for all fuzzers together (issue 2).
+``TIERGATE_FUZZ`` multiplies the number of inputs, which is 100,000 for all fuzzers together.
 ``TIERGATE_FUZZ_SEED`` moves the seeds; a failure names the seed of the input that caused it.
 """
 
