@@ -156,5 +156,6 @@ class Guest:
 
 
 def _node(name: str) -> Path | None:
+    """Give a disk's node when all of the disk is there: the kernel makes its entry in /sys/block last."""
     node = Path("/dev", name)
-    return node if node.exists() else None
+    return node if node.exists() and Path("/sys/block", name, "device").exists() else None
