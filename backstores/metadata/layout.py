@@ -24,6 +24,10 @@ LABEL_ADDRESSES: Final = (4 * KIB, 8 * KIB)
 REGION_ADDRESSES: Final = (1 * MIB, 3 * MIB)
 REGION_BYTES: Final = 2 * MIB
 DATA_START: Final = 8 * MIB
+GS_BOOT: Final = Extent(64 * KIB, 960 * KIB)  # the boot region of the GS set (R4); what follows lies in it
+GS_POINTER_ADDRESSES: Final = (64 * KIB, 68 * KIB)
+GS_LISTS: Final = (Extent(72 * KIB, 128 * KIB), Extent(200 * KIB, 128 * KIB))
+GS_RESERVED: Final = (Extent(328 * KIB, 348 * KIB), Extent(676 * KIB, 348 * KIB))  # what legacy ALUs would hold (R5)
 TAIL_BYTES: Final = 1 * MIB  # at the least: what is left of the last whole unit belongs to it
 
 
