@@ -3,6 +3,9 @@
 A definition is immutable; a change makes a new one with a higher generation. Objects name each other
 by WWN. First-tier objects (partitions) lie on one ALU alone; second-tier objects (stripe, mirror,
 concat, volume) are stored on every ALU below them, so that a volume of N members has N copies.
+
+There are hundreds of thousands of them in a large system. They can't be part of a cycle, for nothing changes
+after it was made; ``gc=False`` spares the garbage collector from following each of them again and again.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from backstores.wwn import Wwn
 MIB = 1 << 20
 
 
-class Extent(msgspec.Struct, frozen=True, order=True):
+class Extent(msgspec.Struct, frozen=True, order=True, gc=False):
     """A run of bytes on an ALU."""
 
     start_bytes: int
@@ -29,14 +32,14 @@ class Extent(msgspec.Struct, frozen=True, order=True):
         return self.start_bytes + self.length_bytes
 
 
-class StoredObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class StoredObject(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """What all objects have. Of two copies of one object the higher generation is the newer."""
 
     wwn: Wwn
     generation: int = 1
 
 
-class PartitionObject(StoredObject, frozen=True, kw_only=True, tag="partition"):
+class PartitionObject(StoredObject, frozen=True, kw_only=True, gc=False, tag="partition"):
     """A part of one ALU (T1). A mirror leg's partition also has room for a dirty-region bitmap."""
 
     volume: Wwn
@@ -50,7 +53,7 @@ class PartitionObject(StoredObject, frozen=True, kw_only=True, tag="partition"):
         return ()
 
 
-class StripeObject(StoredObject, frozen=True, kw_only=True, tag="stripe"):
+class StripeObject(StoredObject, frozen=True, kw_only=True, gc=False, tag="stripe"):
     """Consecutive chunks, round robin over equal members (T2)."""
 
     volume: Wwn
@@ -59,7 +62,7 @@ class StripeObject(StoredObject, frozen=True, kw_only=True, tag="stripe"):
     blocks: int
 
 
-class ConcatObject(StoredObject, frozen=True, kw_only=True, tag="concat"):
+class ConcatObject(StoredObject, frozen=True, kw_only=True, gc=False, tag="concat"):
     """Members one behind the other (T2)."""
 
     volume: Wwn
@@ -75,14 +78,14 @@ class LegState(enum.StrEnum):
     FAILED = "failed"
 
 
-class Leg(msgspec.Struct, frozen=True):
+class Leg(msgspec.Struct, frozen=True, gc=False):
     """One member of a mirror."""
 
     child: Wwn
     state: LegState = LegState.IN_SYNC
 
 
-class MirrorObject(StoredObject, frozen=True, kw_only=True, tag="mirror"):
+class MirrorObject(StoredObject, frozen=True, kw_only=True, gc=False, tag="mirror"):
     """The same blocks on every leg (T2). ``region_blocks`` is what one bit of the dirty bitmap stands for."""
 
     volume: Wwn
@@ -101,11 +104,18 @@ DELETED_LAYOUT: Final = "deleted"
 """The layout of a volume object that only says that its volume is gone."""
 
 
-class VolumeObject(StoredObject, frozen=True, kw_only=True, tag="volume"):
+class Deletion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a tombstone waits for: ALUs that had parts of the volume, and parts that were on no attached ALU."""
+
+    alus: tuple[Wwn, ...] = ()
+    missing: tuple[Wwn, ...] = ()
+
+
+class VolumeObject(StoredObject, frozen=True, kw_only=True, gc=False, tag="volume"):
     """The root of a tree: what a host sees (T2). ``created`` is UTC in ISO 8601.
 
     One of ``DELETED_LAYOUT`` is a tombstone: it outvotes older copies on ALUs that were away when the volume was
-    deleted, and goes when none can come back.
+    deleted, and goes when none can come back. Those of the first format version don't say what they wait for.
     """
 
     name: str
@@ -114,6 +124,12 @@ class VolumeObject(StoredObject, frozen=True, kw_only=True, tag="volume"):
     block_bytes: int
     blocks: int
     created: str
+    deletion: Deletion | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def volume(self) -> Wwn:
+        """Itself, as in the other objects."""
+        return self.wwn
 
     @property
     def children(self) -> tuple[Wwn, ...]:

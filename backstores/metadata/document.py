@@ -16,7 +16,7 @@ from backstores.metadata.region import RegionSector
 from backstores.metadata.sector import Sector
 from backstores.metadata.signatures import SIGNATURES
 from backstores.metadata.steps import IO_UNIT
-from backstores.objects import DELETED_LAYOUT, AnyObject, Extent, Leg
+from backstores.objects import DELETED_LAYOUT, AnyObject, Deletion, Extent, Leg
 from backstores.wire import Wire
 
 INTRODUCTION: Final = f"""\
@@ -80,7 +80,8 @@ entry with a default value may be absent. Extents start and end on multiples of 
 overlap. Free room is what they leave; it is stored nowhere else.
 
 A volume object with the layout `{DELETED_LAYOUT}` is a tombstone: its volume is being deleted, or was while an ALU with
-parts of it was away. No other object of that volume counts.
+parts of it was away. No other object of that volume counts. Its entry `deletion` says what it waits for: it goes when
+the ALUs named there are attached without parts of the volume, and no part is missing.
 """
 
 SIGNATURE_TEXT: Final = """
@@ -114,7 +115,7 @@ def document() -> str:
             BITMAP,
             _wire(BitmapSector),
             BODY,
-            *(_struct(kind) for kind in (*get_args(AnyObject), Extent, Leg)),
+            *(_struct(kind) for kind in (*get_args(AnyObject), Extent, Leg, Deletion)),
             SIGNATURE_TEXT,
             signatures,
         )
@@ -132,7 +133,7 @@ def _struct(kind: type[msgspec.Struct]) -> str:
     if tag is not None:
         rows.append(f'| `type` | `"{tag}"` | |')
     for entry in msgspec.structs.fields(kind):
-        default = "" if entry.default is msgspec.NODEFAULT else f"`{_plain(entry.default)!r}`"
+        default = "" if entry.default in (msgspec.NODEFAULT, msgspec.UNSET) else f"`{_plain(entry.default)!r}`"
         rows.append(f"| `{entry.encode_name}` | {_type(entry.type)} | {default} |")
     return "\n".join(rows) + "\n"
 
@@ -142,8 +143,8 @@ def _plain(value: object) -> object:
 
 
 def _type(kind: Any) -> str:  # types of fields are whatever an annotation can be
-    if kind is type(None):
-        return "nil"
+    if kind in (type(None), msgspec.UnsetType):
+        return "nil" if kind is type(None) else "absent"
     arguments = [a for a in get_args(kind) if a is not Ellipsis]
     if not arguments:
         return str(kind.__name__)

@@ -8,17 +8,18 @@ can still be nonsense (an extent past the end); ``check`` names it, object by ob
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from backstores.errors import CorruptError, UsageError
+from backstores.errors import CorruptError
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.layout import ALLOCATION_UNIT
 from backstores.metadata.sector import COUNTER_LIMIT
 from backstores.objects import AnyObject, Extent, MirrorObject, PartitionObject, StripeObject, VolumeObject
-from backstores.wwn import Wwn, parse_wwn
+from backstores.wwn import Wwn
 
 BLOCK_SIZES: Final = (512, 4096)
 MOST_NAME_CHARACTERS: Final = 63
@@ -74,11 +75,10 @@ def extents(objects: Iterable[AnyObject]) -> Iterator[tuple[Extent, PartitionObj
 
 
 def _problems(item: AnyObject, alu: Wwn, data: Extent) -> Iterator[tuple[Problem, str]]:
-    names = [item.wwn, *item.children]
     if isinstance(item, PartitionObject):
         if item.alu != alu:
             yield Problem.FOREIGN, "it lies on another alu"
-        for extent, _ in extents([item]):
+        for extent in (item.extent,) if item.bitmap is None else (item.extent, item.bitmap):
             if (
                 extent.length_bytes <= 0
                 or extent.start_bytes % ALLOCATION_UNIT
@@ -89,11 +89,10 @@ def _problems(item: AnyObject, alu: Wwn, data: Extent) -> Iterator[tuple[Problem
                 yield Problem.OUTSIDE, f"{_text(extent)} leaves the data area, {_text(data)}"
     elif not item.children:
         yield Problem.INVALID, "it has no children"
-    if not isinstance(item, VolumeObject):
-        names.append(item.volume)
-    if not all(_is_object_name(name) for name in names):
+    if not all(map(_is_object_name, _names(item))):
         yield Problem.INVALID, "it, a child or its volume has no NAA 6 name"
-    if not all(0 < number <= COUNTER_LIMIT for number in _numbers(item)):
+    numbers = _numbers(item)
+    if not (min(numbers) > 0 and max(numbers) <= COUNTER_LIMIT):
         yield Problem.INVALID, "its generation or a size is out of bounds"
     if isinstance(item, VolumeObject):
         if item.block_bytes not in BLOCK_SIZES:
@@ -104,15 +103,22 @@ def _problems(item: AnyObject, alu: Wwn, data: Extent) -> Iterator[tuple[Problem
             yield Problem.INVALID, f"its layout or date is not up to {MOST_NAME_CHARACTERS} printable characters"
 
 
-def _numbers(item: AnyObject) -> Iterator[int]:
-    yield item.generation
-    if not isinstance(item, PartitionObject):
-        yield item.blocks
+def _names(item: AnyObject) -> tuple[Wwn, ...]:
+    """Give all names of objects in it."""
+    if isinstance(item, VolumeObject) and item.deletion is not msgspec.UNSET:
+        return (item.wwn, item.root, *item.deletion.missing)
+    return (item.wwn, item.volume, *item.children)
+
+
+def _numbers(item: AnyObject) -> tuple[int, ...]:
+    """Give its numbers, none of which may be zero."""
+    if isinstance(item, PartitionObject):
+        return (item.generation,)
     if isinstance(item, StripeObject):
-        yield item.chunk_blocks
+        return (item.generation, item.blocks, item.chunk_blocks)
     if isinstance(item, MirrorObject):
-        yield item.region_blocks
-        yield item.fail_sequence + 1  # the only number that may be zero
+        return (item.generation, item.blocks, item.region_blocks, item.fail_sequence + 1)  # that one may be zero
+    return (item.generation, item.blocks)
 
 
 def _overlaps(objects: Sequence[AnyObject]) -> Iterator[Finding]:
@@ -128,11 +134,8 @@ def _overlaps(objects: Sequence[AnyObject]) -> Iterator[Finding]:
             farthest = (extent, item)
 
 
-def _is_object_name(name: str) -> bool:
-    try:
-        return len(name) == 32 and parse_wwn(name) == name
-    except UsageError:
-        return False
+_is_object_name: Final = re.compile(r"6[0-9a-f]{31}").fullmatch
+"""Say whether it is an NAA 6 name. All names on all ALUs are looked at: ``parse_wwn`` takes five times as long."""
 
 
 def shown(name: Wwn) -> str:
