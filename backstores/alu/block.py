@@ -24,8 +24,10 @@ BLKPBSZGET: Final = 0x127B  # physical sector, an unsigned int
 BLKGETSIZE64: Final = 0x80001272 | ctypes.sizeof(ctypes.c_size_t) << 16  # bytes, 64 bits
 
 
-def open_block(path: str, *, direct: bool | None = None) -> DescriptorDriver:
+def open_block(path: str, *, direct: bool | None = None, untouched: bool = False) -> DescriptorDriver:
     """Open a block device as an ALU. ``direct`` None: past the page cache if the device can.
+
+    ``untouched``: to the last sector, and only to be read.
 
     Raises:
         UsageError: the device can't be used as asked.
@@ -34,14 +36,15 @@ def open_block(path: str, *, direct: bool | None = None) -> DescriptorDriver:
     if found is None or not stat.S_ISBLK(found.st_mode):
         raise UsageError(f"{path} is no block device; {ALLOWED}")
     with refusing(path):
-        fd, is_direct = _open(path, direct)
+        fd, is_direct = _open(path, direct, os.O_RDONLY if untouched else os.O_RDWR)
         try:
             sector_bytes = _ask(fd, BLKSSZGET, "i")
-            size_bytes = _ask(fd, BLKGETSIZE64, "Q") // PAGE_BYTES * PAGE_BYTES
+            size_bytes = _ask(fd, BLKGETSIZE64, "Q")
+            size_bytes -= 0 if untouched else size_bytes % PAGE_BYTES
             physical_bytes = max(sector_bytes, _ask(fd, BLKPBSZGET, "I"))
             if sector_bytes > PAGE_BYTES:
                 raise UsageError(f"{path} has sectors of {sector_bytes} bytes; up to {PAGE_BYTES} can be used")
-            if not size_bytes:
+            if size_bytes < PAGE_BYTES:
                 raise UsageError(f"{path} has no room: its size is less than {PAGE_BYTES} bytes")
             return DescriptorDriver(
                 path,
@@ -52,22 +55,23 @@ def open_block(path: str, *, direct: bool | None = None) -> DescriptorDriver:
                 physical_bytes=physical_bytes,
                 direct=is_direct,
                 holes=False,  # a block device does not tell what it has unmapped
+                writable=not untouched,
             )
         except BaseException:
             os.close(fd)
             raise
 
 
-def _open(path: str, direct: bool | None) -> tuple[int, bool]:
+def _open(path: str, direct: bool | None, access: int) -> tuple[int, bool]:
     if direct is not False:
         try:
-            return open_locked(path, os.O_EXCL | os.O_DIRECT, stat.S_IFBLK), True
+            return open_locked(path, os.O_EXCL | os.O_DIRECT, stat.S_IFBLK, access=access), True
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             if direct:
                 raise UsageError(f"{path} can't go past the page cache; open it without direct") from error
-    return open_locked(path, os.O_EXCL, stat.S_IFBLK), False
+    return open_locked(path, os.O_EXCL, stat.S_IFBLK, access=access), False
 
 
 def _ask(fd: int, request: int, layout: str) -> int:

@@ -28,6 +28,7 @@ class DescriptorDriver(AluDriver):
         physical_bytes: int,
         direct: bool,
         holes: bool,
+        writable: bool = True,
     ) -> None:
         self.path = path
         self.kind = kind
@@ -50,7 +51,7 @@ class DescriptorDriver(AluDriver):
             self.read_now, self.write_now, self._retire = now
         # A durable write is told of pages that were lost before it, and each open file description is told once. This
         # one is for durable writes alone, so that the next flush on the other still hears of what concerns others (D1).
-        self.durable_fd = reopened(fd, direct)
+        self.durable_fd = reopened(fd, direct, os.O_RDWR if writable else os.O_RDONLY)
 
     def transfers(self, backend: Backend) -> Transfers:
         """Let the backend carry out what has to wait."""
@@ -66,9 +67,9 @@ class DescriptorDriver(AluDriver):
             os.close(self.fd)
 
 
-def reopened(fd: int, direct: bool) -> int:
+def reopened(fd: int, direct: bool, access: int = os.O_RDWR) -> int:
     """Open what a descriptor stands for once more, whatever its name is by now. The lock stays with the first."""
-    return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
+    return os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
 
 
 class DescriptorTransfers(Transfers):

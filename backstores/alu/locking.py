@@ -80,13 +80,13 @@ def look(path: str) -> os.stat_result | None:
     return found
 
 
-def open_locked(path: str, flags: int, kind: int, mode: int = 0o600) -> int:
-    """Open for reading and writing and lock; ``kind`` is the S_IF... that ``look`` saw.
+def open_locked(path: str, flags: int, kind: int, mode: int = 0o600, access: int = os.O_RDWR) -> int:
+    """Open and lock, to read and write unless ``access`` says otherwise; ``kind`` is the S_IF... that ``look`` saw.
 
     Raises:
         OSError: as open(2) and flock(2); to be turned by ``refusing``.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, mode)
+    fd = os.open(path, access | os.O_CLOEXEC | flags, mode)
     try:
         if stat.S_IFMT(os.fstat(fd).st_mode) != kind:
             raise OSError(errno.EBUSY, "changed while it was being opened")

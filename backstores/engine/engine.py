@@ -13,11 +13,14 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from backstores.alu.base import AluDriver, AluError, AluOp, ByteRun, Transfers
+from backstores.alu.descriptor import DescriptorDriver
 from backstores.alu.opening import open_alu
+from backstores.alu.untouched import open_guard, open_writable
 from backstores.engine.bounce import BUFFER_BYTES, BouncePool, after, gather, scatter
 from backstores.engine.choice import BackendChoice, make_backend
 
@@ -25,6 +28,7 @@ VIEWS_LIMIT: Final = 1024  # IOV_MAX of Linux: so many views go in one system ca
 DEPTH: Final = 128  # operations of one ALU under way: one that hangs must not use up what all share
 NO_FD: Final = -1  # the lane of calls that concern no descriptor yet
 
+D = TypeVar("D", bound=AluDriver)
 Attempt = Callable[[Sequence[memoryview], int], Awaitable[int]]
 
 
@@ -53,10 +57,29 @@ class Engine:
         Raises:
             UsageError: the path can't be used as asked; nothing has changed.
         """
-        opened: list[AluDriver] = []
+        return await self._take_on(partial(open_alu, path, size_bytes=size_bytes, grow=grow, direct=direct))
+
+    async def open_guard(self, path: str) -> DescriptorDriver:
+        """Open an ALU that must not be touched; see ``open_guard`` in ``backstores.alu.untouched``.
+
+        Raises:
+            UsageError: the path can't be used.
+        """
+        return await self._take_on(partial(open_guard, path))
+
+    async def open_writable(self, guard: DescriptorDriver) -> DescriptorDriver:
+        """Open what a guard keeps to be written, too. It is released before the guard.
+
+        Raises:
+            UsageError: it may not be written.
+        """
+        return await self._take_on(partial(open_writable, guard))
+
+    async def _take_on(self, opener: Callable[[], D]) -> D:
+        opened: list[D] = []
 
         def work() -> None:
-            opened.append(open_alu(path, size_bytes=size_bytes, grow=grow, direct=direct))
+            opened.append(opener())
 
         try:
             await self._backend.call(NO_FD, work)

@@ -1,0 +1,126 @@
+"""What is stored about a legacy ALU: elsewhere, for its own bytes are not ours to write (R5).
+
+An owned ALU says itself what it is. Of a legacy ALU the *record* says so: its name, what it was recognized by when it
+was attached, and the objects of the one volume that may lie on it. Records are kept in the reserved region of the GS
+set, by the ALU's name; they are bytes to it.
+
+Nothing on a legacy ALU can be relied upon to tell it from another: hosts write there as they please, a partition table
+included, so a digest of any part of it would turn against its owner. What does not change is what it was made as:
+
+- a disk by the serial number or world wide name that it reports, which it keeps when the kernel finds it under
+  another path;
+- a file by its inode number and the inode's generation, for a number is used again once its file is gone. These hold
+  for one file system alone, so the path must be the same as well.
+
+Where neither is to be had (some loop devices, network file systems), path and size have to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from backstores.errors import CorruptError, UsageError
+from backstores.objects import AnyObject, Extent, PartitionObject, VolumeObject
+from backstores.transforms.tree import build
+from backstores.wwn import Wwn
+
+MOST_MARK_CHARACTERS: Final = 200
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a file or disk is recognized by. ``text`` is empty where it tells nothing; ``anywhere``: by any path."""
+
+    size_bytes: int
+    text: str = ""
+    anywhere: bool = False
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that is known of a legacy ALU; ``objects`` is empty, or a whole volume, its volume object first."""
+
+    alu: Wwn
+    path: str
+    mark: Mark
+    objects: tuple[AnyObject, ...] = ()
+
+    @property
+    def volume(self) -> VolumeObject | None:
+        """The volume on it, if there is one."""
+        head = self.objects[0] if self.objects else None
+        assert head is None or isinstance(head, VolumeObject)
+        return head
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """Make the bytes to be kept."""
+    return _encoder.encode(record)
+
+
+def decode(raw: bytes) -> Record:
+    """Read a record.
+
+    Raises:
+        CorruptError: it is none, or what it says can't be meant.
+    """
+    try:
+        record = _decoder.decode(raw)
+    except (ValueError, RecursionError) as error:  # msgspec's own errors, and those of text, are ValueErrors
+        raise CorruptError(f"the record of a legacy alu does not decode ({type(error).__name__})") from error
+    if record.objects:
+        _check(record)
+    return record
+
+
+def _check(record: Record) -> None:
+    """Make sure that the objects are one volume which is the ALU as it is, block for block."""
+    root = build(record.objects)
+    whole = [PartitionObject, Extent(0, record.mark.size_bytes), record.alu]
+    found = [[type(item), item.extent, item.alu] for item in record.objects if isinstance(item, PartitionObject)]
+    head = record.volume
+    assert head is not None
+    if len(record.objects) != 2 or found != [whole] or root.blocks * head.block_bytes != record.mark.size_bytes:
+        raise CorruptError(f"the volume on legacy alu {record.alu} is not the whole of it")
+
+
+def recognize(records: Iterable[Record], path: str, mark: Mark, force: bool = False) -> Record | None:
+    """Say which legacy ALU is found at a path; None: one that was never here. The answer has this path and this mark.
+
+    ``force``: what stands at the path takes the place of what stood there, though it is something else.
+
+    Raises:
+        UsageError: something else than what was attached there stands at the path, and hosts may want that back.
+    """
+    known = list(records)
+    for record in known:
+        if mark.text and mark.anywhere and record.mark == mark:
+            return msgspec.structs.replace(record, path=path)
+    there = [record for record in known if record.path == path and (record.mark == mark or record.objects)]
+    if not there:
+        return None
+    record = there[0]
+    if record.mark.size_bytes != mark.size_bytes:
+        raise UsageError(
+            f"{path} has {mark.size_bytes} bytes; {_described(record)} had {record.mark.size_bytes}: bring that back"
+        )
+    if record.mark != mark and not force:
+        raise UsageError(
+            f"{path} is {_shown(mark)}; {_described(record)} was {_shown(record.mark)}: bring that back, or if this has"
+            " the same data, detach the alu and attach it with legacy=yes force=yes"
+        )
+    return msgspec.structs.replace(record, mark=mark)
+
+
+def _described(record: Record) -> str:
+    volume = record.volume
+    return f"the legacy alu there, with volume {volume.name}," if volume else "the legacy alu there"
+
+
+def _shown(mark: Mark) -> str:
+    return mark.text or "something without a serial number"
