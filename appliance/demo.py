@@ -27,7 +27,7 @@ async def make_demo(management: Management, state: Path) -> None:
         )
     if NAME not in {host.name for host in await management.hosts.rows()}:
         await management.hosts.create(NAME, "*", None, None, None, None)
-    await management.volumes.expose(NAME, NAME, 0)
+    await management.volumes.expose(NAME, NAME, 0, None)
     info = await management.volumes.info(NAME)
     [url] = info.iscsi_urls
     portal, iqn = url.removeprefix("iscsi://").split("/")[:2]

@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.demo import make_demo
+from appliance.discovery import find_disks
 from appliance.front_end import Choice, choose
 from appliance.lio.machine import prepare
+from appliance.mic.commands import bind
 from appliance.mic.management import Management
 from appliance.mic.operations import Dispatcher
 from appliance.mic.protocol import default_state
 from appliance.mic.server import ApiServer
 from appliance.mic.store import Store, open_store
 from appliance.mic.values import parse_iscsi_pattern, shown
+from appliance.mic.views import untold
 from appliance.notify import READY, STOPPING, Notifier
 from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
@@ -49,6 +52,7 @@ class Options:
     susid: str | None
     frontend: Choice
     demo: bool
+    scan: bool
     verbose: bool
 
 
@@ -92,6 +96,7 @@ def parse(argv: Sequence[str]) -> Options:
         "--susid", help="be the appliance of this SUSID, after its settings were lost; `alus NAME info` shows an ALU's"
     )
     parser.add_argument("--demo", action="store_true", help="make a demonstration volume on files in the state folder")
+    parser.add_argument("--scan", action="store_true", help="look for disks that nobody uses; list them, to be claimed")
     parser.add_argument("--verbose", action="store_true", help="log every detail")
     found = parser.parse_args(list(argv))
     try:
@@ -102,7 +107,7 @@ def parse(argv: Sequence[str]) -> Options:
         parser.error(str(error))
     state = (default_state(os.environ, os.geteuid()) if found.state is None else found.state).absolute()
     frontend = Choice(found.frontend)
-    return Options(state, address, port, found.database, iqn, susid, frontend, found.demo, found.verbose)
+    return Options(state, address, port, found.database, iqn, susid, frontend, found.demo, found.scan, found.verbose)
 
 
 def parse_target_name(text: str) -> str:
@@ -181,13 +186,14 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
     front_end = await choose(options.frontend, prepare)
     log.info("front end: %s (%s)", front_end.name, front_end.why)
     sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.address, options.port, lio=front_end.lio)
-    management = Management(store, sp)
+    management = Management(store, sp, disks=find_disks)
+    dispatcher = Dispatcher(management)
     manager = Notifier(os.environ)
-    server = ApiServer(Dispatcher(management), options.state)
+    server = ApiServer(dispatcher, options.state)
     await server.start()  # takes the lock of the state folder: from here on it is ours to change
     try:
         await asyncio.to_thread(_keep, identity, store)
-        if await _started(options, management, sp, ended):
+        if await _started(options, management, dispatcher, sp, ended):
             log.info("uncached I/O by %s; target %s", engine.backend, identity.iqn)
             print(f"ready: portal {sp.portal}, management {options.state / 'tiergate.sock'}", flush=True)
             manager.say(READY)
@@ -200,14 +206,26 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
         await sp.close()
 
 
-async def _started(options: Options, management: Management, sp: StorageProcessor, ended: asyncio.Event) -> bool:
+async def _started(
+    options: Options, management: Management, dispatcher: Dispatcher, sp: StorageProcessor, ended: asyncio.Event
+) -> bool:
     """Start step by step; a signal that comes meanwhile takes effect after the step that runs."""
     await management.start()
     if not ended.is_set():
         await sp.open_portal()
+    if options.scan and not ended.is_set():
+        await _scan(dispatcher)
     if options.demo and not ended.is_set():
         await make_demo(management, options.state)
     return not ended.is_set()
+
+
+async def _scan(dispatcher: Dispatcher) -> None:
+    """Look for disks when hosts are let in already: one that is slow to answer holds up no volume (C3)."""
+    try:
+        await dispatcher.run(bind("/alus", "scan", {}), untold)
+    except TiergateError as error:
+        log.error("the scan for disks failed: %s", error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,47 @@
-"""ALUs: attach, claim and detach what volumes are made on (R1, R2)."""
+"""ALUs: attach, scan for, claim and detach what volumes are made on (R1, R2).
+
+What a scan finds is attached, so that nobody else takes it, and listed; but it is no setting, so that it can go
+again without being missed. It becomes one when it is claimed, or at once if it bears our SUSID: a disk of ours that
+comes late brings its volumes back (R30).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
-from appliance.messages import AluState
+from appliance.discovery import Disk, DiskFinder
+from appliance.messages import AluState, AluStatus
 from appliance.mic.settings import AluSetting
-from appliance.mic.state import ManagementState, refuse_duplicate, with_item, without
+from appliance.mic.state import ManagementState, find, refuse_duplicate, with_item, without
 from appliance.mic.values import human_size, parse_name
 from appliance.mic.views import AluView, Outcome
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import PartitionObject
 
+log = logging.getLogger(__name__)
+
 
 class Alus:
     """The commands of /alus."""
 
-    def __init__(self, state: ManagementState) -> None:
+    def __init__(self, state: ManagementState, find_disks: DiskFinder) -> None:
         self._state = state
+        self._find_disks = find_disks
 
     async def attach(self, path: str, size: int | None, name: str | None) -> Outcome:
         """Open a file or device; a file is made when a size is given; what is blank is claimed."""
         state = self._state
         name = name or default_name(path)
-        refuse_duplicate("alu", name, state.settings.alus)
+        refuse_duplicate("alu", name, state.listed)
+        for disk in state.found:
+            if path in (disk.path, disk.device):
+                raise UsageError(
+                    f"{path} is listed already, as alu {disk.name}; `/alus/{disk.name} claim` makes it ours"
+                )
         for alu in state.settings.alus:
             if alu.path == path:
                 raise UsageError(f"{path} is attached already, as alu {alu.name}")
@@ -44,9 +62,74 @@ class Alus:
             raise
         return Outcome(f"alu {name} is attached: {human_size(status.size_bytes)}, {status.state}", notes=tuple(notes))
 
+    async def scan(self) -> Outcome:
+        """Look again for ALUs that are missing, and for disks that nobody has attached and nothing uses."""
+        disks = await asyncio.to_thread(self._find_disks)
+        await self._forget_gone(disks)
+        news = [text for alu in self._state.settings.alus if (text := await self._look_again(alu))]
+        news += [text for disk in disks if not self._is_known(disk) and (text := await self._take_in(disk))]
+        if not news:
+            return Outcome("the scan has found nothing new", changed=False)
+        return Outcome(f"the scan has found {', '.join(news)}")
+
+    async def _forget_gone(self, disks: Sequence[Disk]) -> None:
+        """Let go of what an earlier scan had found and is not there any more."""
+        there = {disk.path for disk in disks}
+        for disk in self._state.found:
+            if disk.path not in there:
+                await self._drop(disk)
+
+    async def _look_again(self, alu: AluSetting) -> str:
+        """Attach an ALU of the settings that was missing."""
+        if alu.path not in self._state.missing:
+            return ""
+        try:
+            status = await self._state.sp.attach(alu.path)
+        except TiergateError as error:
+            self._state.missing[alu.path] = str(error)
+            return ""
+        del self._state.missing[alu.path]
+        return _news(alu.name, status)
+
+    def _is_known(self, disk: Disk) -> bool:
+        return any(alu.path in (disk.path, disk.device) for alu in self._state.listed)
+
+    async def _take_in(self, disk: Disk) -> str:
+        """List a disk that nobody uses, under a name that is free."""
+        state = self._state
+        try:
+            status = await state.sp.attach(disk.path)
+        except TiergateError as error:  # mounted, held by something, or broken: no business of ours
+            log.info("disk %s is left alone: %s", disk.name, error)
+            return ""
+        taken = {alu.name for alu in state.listed}
+        names = (disk.name, *(f"{disk.name}-{number}" for number in range(2, len(taken) + 3)))
+        named = replace(disk, name=next(name for name in names if name not in taken))
+        state.found = (*state.found, named)
+        if status.state is AluState.OWNED:
+            await self._keep(named)
+        return _news(named.name, status)
+
+    async def _keep(self, disk: Disk) -> None:
+        """Make what a scan has found a setting."""
+        state = self._state
+        await state.save(alus=with_item(state.settings.alus, AluSetting(disk.name, disk.path)))
+        state.found = tuple(other for other in state.found if other != disk)
+
+    async def _drop(self, disk: Disk) -> None:
+        """Let go of what a scan has found."""
+        await self._state.sp.detach(disk.path)
+        self._state.found = tuple(other for other in self._state.found if other != disk)
+
+    def _found(self, name: str) -> Disk | None:
+        return next((disk for disk in self._state.found if disk.name == name), None)
+
     async def detach(self, name: str) -> Outcome:
         """Close an ALU that no pool and no volume uses; what lies on it stays."""
         state = self._state
+        if (disk := self._found(name)) is not None:
+            await self._drop(disk)
+            return Outcome(f"alu {name} is detached; the next scan finds it again")
         setting = state.alu(name)
         pools = self._pools_of(name)
         if pools:
@@ -68,22 +151,40 @@ class Alus:
 
     async def claim(self, name: str, force: bool) -> Outcome:
         """Make an ALU ours; ``force`` loses the data or the other appliance's volumes on it."""
-        setting = self._state.alu(name)
+        setting, disk = self._listed(name), self._found(name)
         status = self._state.alu_status(setting)
         if status is None:
             raise UsageError(f"alu {name} is missing: {self._state.missing.get(setting.path, setting.path)}")
-        if status.state is AluState.OWNED:
+        if status.state is AluState.OWNED and disk is None:
             return Outcome(f"alu {name} is owned by this appliance already", changed=False)
-        status = await self._state.sp.claim(setting.path, force)
+        if status.state is not AluState.OWNED:
+            status = await self._state.sp.claim(setting.path, force)
+        if disk is not None:
+            await self._keep(disk)
         return Outcome(f"alu {name} is claimed: {human_size(status.size_bytes)}, {status.state}")
+
+    async def claim_several(self, alus: tuple[str, ...], force: bool) -> Outcome:
+        """Claim one after the other; a name that is wrong is refused before the first."""
+        for name in alus:
+            self._listed(name)
+        done: list[Outcome] = []
+        for name in alus:
+            try:
+                done.append(await self.claim(name, force))
+            except UsageError as error:
+                raise UsageError(f"{error} ({len(done)} of {len(alus)} done)") from error
+        return Outcome("; ".join(outcome.message for outcome in done), changed=any(o.changed for o in done))
 
     async def info(self, name: str) -> AluView:
         """Tell all about one ALU."""
-        return self.view(self._state.alu(name))
+        return self.view(self._listed(name))
 
     async def rows(self) -> tuple[AluView, ...]:
         """List the ALUs, those that are not owned or missing included."""
-        return tuple(self.view(alu) for alu in self._state.settings.alus)
+        return tuple(self.view(alu) for alu in self._state.listed)
+
+    def _listed(self, name: str) -> AluSetting:
+        return find("alu", name, self._state.listed)
 
     def view(self, setting: AluSetting) -> AluView:
         """Put together what the settings and the storage processor know of an ALU."""
@@ -117,6 +218,10 @@ class Alus:
             for volume in self._state.sp.volumes()
             if any(isinstance(item, PartitionObject) and item.alu == status.wwn for item in volume.objects)
         )
+
+
+def _news(name: str, status: AluStatus) -> str:
+    return f"{name} ({human_size(status.size_bytes)}, {status.state})"
 
 
 def default_name(path: str) -> str:

@@ -136,6 +136,14 @@ COMMANDS: Final[tuple[Command, ...]] = (
             _optional("name", values.NAME, "its name here; the file's name without its ending otherwise"),
         ),
     ),
+    Command("/alus", "scan", "look for disks that nobody uses, and again for missing ALUs", lambda m: m.alus.scan),
+    Command(
+        "/alus",
+        "claim",
+        "make several ALUs the appliance's own, such as disks that a scan has found",
+        lambda m: m.alus.claim_several,
+        (_required("alus", values.ALUS, "which"), _FORCE),
+    ),
     _reading("/alus/NAME", "info", "tell all about this ALU", lambda m: m.alus.info, View.RECORD),
     Command(
         "/alus/NAME",
@@ -199,6 +207,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         (
             _required("host", values.HOST, "who may see it"),
             _optional("lun", values.LUN, "under which number; the lowest free one otherwise"),
+            _optional("iqn", values.IQN, "make the host, if it is not there, for this initiator's name or pattern"),
         ),
     ),
     Command(

@@ -12,6 +12,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
+from appliance.discovery import DiskFinder, no_disks
 from appliance.messages import AluState, StorageProcessorPort, VolumeState
 from appliance.mic.alus import Alus
 from appliance.mic.commands import pattern_of
@@ -32,12 +33,16 @@ class Management:
     """All that a person can ask of the appliance."""
 
     def __init__(
-        self, store: SettingsStore, sp: StorageProcessorPort, clock: Clock = lambda: datetime.now(UTC)
+        self,
+        store: SettingsStore,
+        sp: StorageProcessorPort,
+        clock: Clock = lambda: datetime.now(UTC),
+        disks: DiskFinder = no_disks,
     ) -> None:
         self._state = ManagementState(store, sp, clock)
         self.started = asyncio.Event()
         self.history: History = History(clock)
-        self.alus: Alus = Alus(self._state)
+        self.alus: Alus = Alus(self._state, disks)
         self.pools: Pools = Pools(self._state)
         self.volumes: Volumes = Volumes(self._state)
         self.hosts: Hosts = Hosts(self._state)

@@ -214,7 +214,7 @@ class Planner:
                 for host, volume in gone
             ],
             [
-                Step((_expose_text(host, volume, lun),), partial(self._volumes.expose, volume, host, lun))
+                Step((_expose_text(host, volume, lun),), partial(self._volumes.expose, volume, host, lun, None))
                 for (host, volume), lun in ((key, wanted[key]) for key in sorted(new, key=lambda k: wanted[k] is None))
             ],
         )

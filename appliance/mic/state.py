@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from appliance.discovery import Disk
 from appliance.messages import AluStatus, HostDefinition, StorageProcessorPort, VolumeStatus
 from appliance.mic.settings import AluSetting, PoolSetting, Settings, SettingsStore
 from backstores.errors import TiergateError, UsageError
@@ -41,6 +42,7 @@ class ManagementState:
         self.clock = clock
         self.settings = Settings()
         self.missing: dict[str, str] = {}  # path of an ALU that could not be opened: why
+        self.found: tuple[Disk, ...] = ()  # the non-owned pool: attached by a scan, and no setting until claimed (R2)
 
     async def load(self) -> None:
         """Take over what was saved: attach the ALUs, bring the volumes on line, let the hosts in.
@@ -71,8 +73,20 @@ class ManagementState:
         """Drop what was saved of a deleted volume's logical unit."""
         await asyncio.to_thread(self.store.drop_unit, wwn)
 
+    @property
+    def listed(self) -> tuple[AluSetting, ...]:
+        """The ALUs in the settings and those that a scan has found, in the order of their names."""
+        found = (AluSetting(disk.name, disk.path) for disk in self.found)
+        return tuple(sorted((*self.settings.alus, *found)))
+
     def alu(self, name: str) -> AluSetting:
-        """Find an ALU's setting by its name."""
+        """Find an ALU's setting by its name.
+
+        Raises:
+            UsageError: there is none, or a scan has found it, and it is nobody's yet.
+        """
+        if any(disk.name == name for disk in self.found):
+            raise UsageError(f"alu {name} is not used until it is claimed: `/alus/{name} claim`")
         return find("alu", name, self.settings.alus)
 
     def pool(self, name: str) -> PoolSetting:

@@ -7,7 +7,8 @@ VBM's to decide, carrying it out is the storage processor's.
 from __future__ import annotations
 
 from appliance.messages import AluState, AluStatus, Exposure, HostDefinition, VolumeStatus
-from appliance.mic.state import ManagementState, refuse_duplicate
+from appliance.mic.hosts import OPEN_PATTERN
+from appliance.mic.state import ManagementState, refuse_duplicate, with_item
 from appliance.mic.values import LARGEST_LUN, human_size
 from appliance.mic.views import (
     ExposureView,
@@ -107,9 +108,9 @@ class Volumes:
         await self._state.forget_unit(volume.wwn)
         return Outcome(f"volume {name} is deleted")
 
-    async def expose(self, name: str, host: str, lun: int | None) -> Outcome:
-        """Let a host see a volume, under a LUN of choice or the lowest one free."""
-        volume, definition = self._state.volume(name), self._state.host(host)
+    async def expose(self, name: str, host: str, lun: int | None, iqn: str | None) -> Outcome:
+        """Let a host see a volume, under a LUN of choice or the lowest one free; with an iqn, a new host, too."""
+        volume, definition = self._state.volume(name), self._host(host, iqn)
         exposures = self._state.settings.exposures
         taken = {e.lun: e.volume for e in exposures if e.host == host}
         for number, wwn in taken.items():
@@ -127,8 +128,28 @@ class Volumes:
         if lun in taken:
             raise UsageError(f"lun {lun} of host {host} is taken by volume {self._volume_name(taken[lun])}")
         wanted = (*exposures, Exposure(host=host, volume=volume.wwn, lun=lun))
-        await self._state.save(exposures=tuple(sorted(wanted, key=lambda e: (e.host, e.lun))))
-        return Outcome(f"volume {name} is exposed to host {host} as lun {lun}", notes=(self._url(definition, lun),))
+        await self._state.save(
+            hosts=with_item(self._state.settings.hosts, definition),
+            exposures=tuple(sorted(wanted, key=lambda e: (e.host, e.lun))),
+        )
+        notes = [self._url(definition, lun)]
+        if definition.iqn == OPEN_PATTERN:
+            notes.append(f"host {host} is open: any initiator may log in as it")
+        return Outcome(f"volume {name} is exposed to host {host} as lun {lun}", notes=tuple(notes))
+
+    def _host(self, name: str, iqn: str | None) -> HostDefinition:
+        """Give a host that is there, or a new one with this initiator name.
+
+        Raises:
+            UsageError: it is not there and no name is given, or it is there with another.
+        """
+        there = {host.name: host for host in self._state.settings.hosts}
+        if iqn is None:
+            return self._state.host(name)
+        host = there.get(name, HostDefinition(name=name, iqn=iqn))
+        if host.iqn != iqn:
+            raise UsageError(f"host {name} logs in as {host.iqn}, not as {iqn}; leave iqn= out, or choose another name")
+        return host
 
     async def unexpose(self, name: str, host: str) -> Outcome:
         """Take a volume away from a host."""

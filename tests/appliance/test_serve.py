@@ -260,5 +260,5 @@ def test_a_portal_on_all_addresses_names_the_one_that_the_host_has_reached(tmp_p
 
 def test_the_help_says_what_each_option_is_for() -> None:
     said = tool(TIERGATE, "serve", "--help")
-    for option in ("--state", "--portal", "--database", "--iqn", "--susid", "--demo"):
+    for option in ("--state", "--portal", "--database", "--iqn", "--susid", "--demo", "--scan"):
         assert option in said

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from appliance.discovery import Disk
 from appliance.mic.commands import bind
 from appliance.mic.management import Management
 from appliance.mic.operations import Dispatcher
@@ -23,8 +24,12 @@ class Site:
     def __init__(self) -> None:
         self.sp = FakeSp()
         self.store = MemoryStore()
+        self.disks: list[Disk] = []  # what a scan finds
         self.progress: list[tuple[str, int, int]] = []
-        self.management = Management(self.store, self.sp, clock=lambda: NOW)
+        self._start()
+
+    def _start(self) -> None:
+        self.management = Management(self.store, self.sp, clock=lambda: NOW, disks=lambda: self.disks)
         asyncio.run(self.management.start())
 
     def do(self, path: str, command: str, /, **given: str | int | bool) -> Any:
@@ -39,10 +44,9 @@ class Site:
     def restarted(self) -> Site:
         """Give the appliance as it is after a restart: same disks, same store."""
         other = Site.__new__(Site)
-        other.sp, other.store, other.progress = FakeSp(self.sp.disks), self.store, []
+        other.sp, other.store, other.disks, other.progress = FakeSp(self.sp.disks), self.store, self.disks, []
         other.sp.trees = self.sp.trees
-        other.management = Management(other.store, other.sp, clock=lambda: NOW)
-        asyncio.run(other.management.start())
+        other._start()
         return other
 
     def snapshot(self) -> tuple[object, ...]:

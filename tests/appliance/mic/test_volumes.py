@@ -153,3 +153,21 @@ def test_volumes_are_found_again_when_the_settings_are_lost(furnished: Site) -> 
     info = again.do("/volumes/db", "info")
     assert info.alus == ("a0", "a1", "a2", "a3")
     assert info.iscsi_urls == ()
+
+
+def test_a_volume_is_exposed_to_a_host_that_is_made_for_it(furnished: Site) -> None:
+    """R14: one line instead of two."""
+    outcome = furnished.do("/volumes/db", "expose", host="web2", iqn="iqn.2026-01.org.example:web2")
+    assert outcome.message == "volume db is exposed to host web2 as lun 0"
+    assert furnished.do("/hosts/web2", "info").volumes == ("db",)
+    assert not furnished.do("/volumes/db", "expose", host="web2", iqn="iqn.2026-01.org.example:web2").changed
+
+
+def test_a_host_that_is_there_keeps_its_initiator_name(furnished: Site) -> None:
+    with pytest.raises(UsageError, match=r"host web1 logs in as iqn\.2026-01\.org\.example:web1, not as"):
+        furnished.do("/volumes/db", "expose", host="web1", iqn="*")
+
+
+def test_a_host_made_for_any_initiator_is_told(furnished: Site) -> None:
+    outcome = furnished.do("/volumes/db", "expose", host="all", iqn="*")
+    assert "host all is open: any initiator may log in as it" in outcome.notes
