@@ -4,14 +4,16 @@ A second-tier object is stored on every ALU below it; a crash between two ALUs l
 different age. Of the copies of one object the highest generation counts; two copies of one generation
 that differ contradict each other, and neither counts. From each volume object the tree below is
 followed. A tree that is not whole is told with what is missing, and holds up no other (C3): whether it
-can serve without (a mirror can) is for others to decide. Nothing is mended here. A tombstone counts like
-any volume object and leads to no tree: what is left of its volume are orphans.
+can serve without (a mirror can) is for others to decide. Nothing is mended here: see ``mends``. A tombstone
+counts like any volume object and leads to no tree: what is left of its volume are orphans.
+
+There may be hundreds of thousands of copies, most of which agree: these take the short way in each loop.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backstores.metadata.findings import Finding, Problem
@@ -58,14 +60,15 @@ class SystemImage:
     volumes: tuple[VolumeTree, ...]
     orphans: tuple[AnyObject, ...]
     findings: tuple[Finding, ...]
+    tombstones: tuple[VolumeObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The copy of each object that counts, where copies of it lie, and what is known of those without."""
+    """The copy of each object that counts, all copies with their ALUs, and what is known of those that don't count."""
 
     objects: Mapping[Wwn, AnyObject]
-    holders: Mapping[Wwn, frozenset[Wwn]]
+    copies: Mapping[Wwn, Sequence[tuple[Wwn, AnyObject]]]
     rejected: Mapping[Wwn, Finding]
 
 
@@ -87,7 +90,18 @@ def system_image(records: Iterable[AluRecord]) -> SystemImage:
         findings += _absent_copies(tree, known)
     findings += _shared_names(trees)
     findings += [Finding(Problem.ORPHAN, described(item), "no volume leads to it", item.wwn) for item in orphans]
-    return SystemImage(tuple(trees), orphans, tuple(findings))
+    return SystemImage(tuple(trees), orphans, tuple(findings), tuple(head for head in heads if head.deleted))
+
+
+def stored_on(tree: VolumeTree) -> Iterator[tuple[AnyObject, frozenset[Wwn]]]:
+    """Yield the second-tier objects of a tree, children first, and the ALUs below each, as far as known (R3)."""
+    below: dict[Wwn, frozenset[Wwn]] = {}
+    for item in reversed(tree.objects):
+        if isinstance(item, PartitionObject):
+            below[item.wwn] = frozenset((item.alu,))
+        else:
+            alus = below[item.wwn] = frozenset().union(*(below.get(child, frozenset()) for child in item.children))
+            yield item, alus
 
 
 def _known(records: Iterable[AluRecord]) -> tuple[_Known, list[Finding]]:
@@ -108,20 +122,28 @@ def _known(records: Iterable[AluRecord]) -> tuple[_Known, list[Finding]]:
                 findings.append(finding)
     objects: dict[Wwn, AnyObject] = {}
     for wwn, held in copies.items():
-        newest = max((item for _, item in held), key=lambda item: item.generation)
-        same_age = [item for _, item in held if item.generation == newest.generation]
-        if any(item != newest for item in same_age):
-            text = f"generation {newest.generation} of it differs from alu to alu"
-            rejected[wwn] = Finding(Problem.CONTRADICTION, described(newest), text, wwn)
-            findings.append(rejected[wwn])
-            continue
+        newest = held[0][1]
+        if len(held) > 1 and any(item != newest for _, item in held):
+            newest = max((item for _, item in held), key=lambda item: item.generation)
+            verdicts = list(_disagreement(newest, held))
+            findings += verdicts
+            if verdicts[0].problem is Problem.CONTRADICTION:
+                rejected[wwn] = verdicts[0]
+                continue
         objects[wwn] = newest
-        for alu, item in held:
-            if item.generation < newest.generation:
-                text = f"generation {item.generation} on alu {alu}, the newest is {newest.generation}"
-                findings.append(Finding(Problem.STALE, described(item), text, wwn))
-    holders = {wwn: frozenset(alu for alu, _ in held) for wwn, held in copies.items()}
-    return _Known(objects, holders, rejected), findings
+    return _Known(objects, copies, rejected), findings
+
+
+def _disagreement(newest: AnyObject, held: Sequence[tuple[Wwn, AnyObject]]) -> Iterator[Finding]:
+    """Say how the copies of an object differ: if they contradict each other, that alone."""
+    if any(item != newest for _, item in held if item.generation == newest.generation):
+        text = f"generation {newest.generation} of it differs from alu to alu"
+        yield Finding(Problem.CONTRADICTION, described(newest), text, newest.wwn)
+        return
+    for alu, item in held:
+        if item.generation < newest.generation:
+            text = f"generation {item.generation} on alu {alu}, the newest is {newest.generation}"
+            yield Finding(Problem.STALE, described(item), text, item.wwn)
 
 
 def _tree(volume: VolumeObject, known: _Known) -> VolumeTree:
@@ -165,18 +187,13 @@ def _problem(
     return None
 
 
-def _absent_copies(tree: VolumeTree, known: _Known) -> list[Finding]:
+def _absent_copies(tree: VolumeTree, known: _Known) -> Iterator[Finding]:
     """Name second-tier objects that lack a copy on an ALU below them: a change that a crash cut short."""
-    below: dict[Wwn, frozenset[Wwn]] = {}
-    findings: list[Finding] = []
-    for item in reversed(tree.objects):
-        if isinstance(item, PartitionObject):
-            below[item.wwn] = frozenset({item.alu})
-            continue
-        below[item.wwn] = frozenset().union(*(below.get(child, frozenset()) for child in item.children))
-        for alu in sorted(below[item.wwn] - known.holders[item.wwn]):
-            findings.append(Finding(Problem.MISSING, described(item), f"alu {alu} has no copy of it", item.wwn))
-    return findings
+    for item, alus in stored_on(tree):
+        copies = known.copies[item.wwn]
+        if len(copies) < len(alus) or not alus.issubset([alu for alu, _ in copies]):
+            for alu in sorted(alus.difference(alu for alu, _ in copies)):
+                yield Finding(Problem.MISSING, described(item), f"alu {alu} has no copy of it", item.wwn)
 
 
 def _shared_names(trees: Iterable[VolumeTree]) -> list[Finding]:
