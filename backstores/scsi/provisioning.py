@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from backstores.block import Op, Request
 from backstores.scsi import transfers
 from backstores.scsi.blocks import check_range, exact_data
@@ -51,10 +53,20 @@ def unmap(call: Call, cdb: Unmap) -> Steps:
         check_range(call, lba, blocks)
     if sum(blocks for _, blocks in ranges) > MAX_UNMAP_BLOCKS:
         raise CheckCondition(Condition.INVALID_FIELD_IN_PARAMETERS)
-    for lba, blocks in ranges:
+    for lba, blocks in _joined(ranges):
         if blocks:
             yield Request(Op.DISCARD, lba, blocks, fua=not call.unit.modes.write_cache)
     return Response()
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Make one of neighbours: a range below the granularity of what lies under us may give nothing back alone."""
+    found: list[tuple[int, int]] = []
+    for lba, blocks in ranges:
+        if found and sum(found[-1]) == lba:
+            lba, blocks = found[-1][0], found.pop()[1] + blocks
+        found.append((lba, blocks))
+    return found
 
 
 def _ranges(call: Call) -> list[tuple[int, int]]:

@@ -202,8 +202,8 @@ class Handler:
         """Carry a command out the general way."""
         out_bytes = self._nexus.data_out_bytes(LUN, entry.cdb)
         data = _joined(entry.spans)[:out_bytes] if out_bytes else NOTHING
-        announced_bytes = entry.span_bytes if out_bytes else 0
-        command = Command(entry.cdb, data, tag=entry.command_id, announced_bytes=announced_bytes)
+        # Of a command that sends data this is what the host announced; no other command asks for it.
+        command = Command(entry.cdb, data, tag=entry.command_id, announced_bytes=entry.span_bytes)
         response = await self._nexus.execute(LUN, command) or ABORTED
         self._end(entry, response, response.data_in if entry.data_in_spans or not out_bytes else None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from backstores.block import Request, Run
 from backstores.device import MemoryDevice
 from backstores.scsi import transfers as t
 from backstores.scsi.cdb import GetLbaStatus, Unmap
@@ -56,6 +57,21 @@ def test_unmap_gives_blocks_back(host: Host, device: MemoryDevice) -> None:
     """SBC-3 LBPRZ: they read as zeros."""
     host.good(*unmap((8, 2), (100, 0), (200, 1)))
     assert zeros(device) == mapped(device) == [8, 9, 200]
+
+
+def test_neighbours_are_unmapped_as_one(host: Host, device: MemoryDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range smaller than a page of the disk's file gives nothing back: together they may."""
+    asked: list[tuple[int, int]] = []
+    submit = device.submit
+
+    async def recorded(request: Request) -> list[Run]:
+        asked.append((request.lba, request.blocks))
+        return await submit(request)
+
+    monkeypatch.setattr(device, "submit", recorded)
+    host.good(*unmap((8, 2), (10, 1), (11, 5), (0, 8), (20, 1)))
+    assert asked == [(8, 8), (0, 8), (20, 1)]
+    assert zeros(device) == [*range(16), 20]
 
 
 def test_unmap_checks_all_ranges_first(host: Host, device: MemoryDevice) -> None:

@@ -59,14 +59,15 @@ def test_more_than_a_command_takes_is_left(immediate: bool) -> None:
     with_served(work)
 
 
-def test_the_unit_hears_how_much_a_host_has_announced() -> None:
-    """COMPARE AND WRITE takes an exact length, and refuses a longer one."""
+@pytest.mark.parametrize(("blocks", "taken"), [(1, 1024), (0, 0)], ids=["one block", "no block"])
+def test_the_unit_hears_how_much_a_host_has_announced(blocks: int, taken: int) -> None:
+    """COMPARE AND WRITE takes an exact length, and refuses a longer one; 256 blocks look like none in its CDB."""
 
     async def work(served: Served) -> None:
-        compare_and_write = bytes([0x89, *bytes(12), 1, 0, 0])
-        outcome = await served.send(compare_and_write, bytes(1536))
+        compare_and_write = bytes([0x89, *bytes(12), blocks, 0, 0])
+        outcome = await served.send(compare_and_write, bytes(taken + 512))
         assert outcome.status == Status.CHECK_CONDITION
-        assert (await served.send(compare_and_write, bytes(1024))).status == Status.GOOD
+        assert (await served.send(compare_and_write, bytes(taken))).status == Status.GOOD
 
     with_served(work)
 
