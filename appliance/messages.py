@@ -17,6 +17,7 @@ class AluState(enum.StrEnum):
     OWNED = "owned"
     BLANK = "blank"  # no metadata region: claim it to use it
     FOREIGN = "foreign"  # another appliance's SUSID
+    LEGACY = "legacy"  # attached as it is: not one byte of it is ours (R5)
     DAMAGED = "damaged"  # a metadata region that no copy of can be read
     MISSING = "missing"  # known from the settings, but it can't be opened
     FAILED = "failed"  # opened, but it answered with errors
@@ -112,11 +113,21 @@ class StorageProcessorPort(Protocol):
             UsageError: no file and no size, no file or block device, locked by another appliance, too small.
         """
 
+    async def attach_legacy(self, path: str, force: bool = False) -> AluStatus:
+        """Open an ALU whose data must not be touched. ``force``: though it is not what was at this path before.
+
+        Called once the other ALUs are attached: what is known of it lies on these.
+
+        Raises:
+            UsageError: it can't be used, an appliance manages it, or it is not what was attached at this path.
+        """
+
     async def claim(self, path: str, force: bool = False) -> AluStatus:
         """Write a fresh label on an attached ALU that is not owned yet.
 
         Raises:
-            UsageError: it is owned already; or it holds data or a foreign SUSID, and ``force`` is not set.
+            UsageError: it is owned already, or a legacy ALU; or it holds data or a foreign SUSID, and ``force`` is not
+                set.
         """
 
     async def detach(self, path: str) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from appliance.front_end import GROUP_TAG, Embedded, FrontEnd
 from appliance.inventory import Inventory
+from appliance.legacy import LegacyAlus, NoRecords, RecordStore
 from appliance.messages import AluStatus, Exposure, HostDefinition, SessionStatus, VolumeStatus
 from appliance.mic.store import Store, StoreError
 from appliance.reach import address_for_hosts
@@ -56,13 +57,23 @@ class StorageProcessor:
     """Implements ``appliance.messages.StorageProcessorPort``."""
 
     def __init__(
-        self, engine: Engine, store: Store, susid: str, target_iqn: str, address: str, port: int, *, lio: bool = False
+        self,
+        engine: Engine,
+        store: Store,
+        susid: str,
+        target_iqn: str,
+        address: str,
+        port: int,
+        *,
+        lio: bool = False,
+        records: RecordStore | None = None,
     ) -> None:
         self.susid = susid
         self.target_iqn = target_iqn
         self.portal = numeric_portal(address_for_hosts(address), port)
         self._inventory = Inventory(engine, susid)
-        self._volumes = Volumes(engine, self._inventory, StoredUnits(store))
+        self._legacy = LegacyAlus(engine, susid, records or NoRecords())
+        self._volumes = Volumes(engine, self._inventory, self._legacy, StoredUnits(store))
         self._front_end: FrontEnd
         if lio:
             from appliance.lio.make import make_lio  # not needed where the kernel has no LIO
@@ -101,6 +112,8 @@ class StorageProcessor:
 
     async def attach(self, path: str, size_bytes: int | None = None) -> AluStatus:
         """Open an ALU and look at it; volumes that it completes come on line."""
+        if path in self._legacy:
+            raise UsageError(f"alu {path!r} is attached already, as a legacy alu")
         try:
             alu = await self._inventory.attach(path, size_bytes)
         except TiergateError as error:
@@ -111,26 +124,36 @@ class StorageProcessor:
             await self._assemble()
         return alu.status()
 
+    async def attach_legacy(self, path: str, force: bool = False) -> AluStatus:
+        """Open an ALU whose data must not be touched; its volume comes on line."""
+        alu = await self._legacy.attach(path, force)
+        if self._started and alu.record.objects:
+            await self._assemble()
+        return alu.status()
+
     async def claim(self, path: str, force: bool = False) -> AluStatus:
         """Lay an attached ALU out afresh."""
+        if path in self._legacy:
+            raise UsageError(f"alu {path!r} is a legacy alu, whose data must not be touched: detach it first")
+        await self._legacy.require_unknown(self._inventory.by_path(path).driver)
         return (await self._inventory.claim(path, force)).status()
 
     async def detach(self, path: str) -> None:
         """Close an ALU that no volume uses."""
-        alu = self._inventory.by_path(path)
-        if alu.wwn is not None and (users := self._volumes.using(alu.wwn)):
+        home = self._legacy if path in self._legacy else self._inventory
+        name = home.by_path(path).wwn
+        if name is not None and (users := self._volumes.using(name)):
             raise UsageError(f"alu {path!r} is in use by volume {', '.join(sorted(users))}; delete it first")
-        await self._inventory.detach(path)
+        await home.detach(path)
 
     async def bring_on_line(self) -> None:
         """Start every volume that can serve. All ALUs in the settings have been attached, or have failed to be."""
         self._started = True
-        await self._volumes.sweep()
         await self._assemble()
 
     def alus(self) -> list[AluStatus]:
         """List the attached ALUs."""
-        return [alu.status() for alu in self._inventory]
+        return [*(alu.status() for alu in self._inventory), *self._legacy.status()]
 
     def volumes(self) -> list[VolumeStatus]:
         """List the volumes found on the owned ALUs."""

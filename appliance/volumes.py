@@ -1,7 +1,8 @@
 """The volumes of a storage processor: found on the ALUs, brought on line, changed, and stopped.
 
-What was found is judged by ``appliance.assembly``, and stored by ``appliance.objectstore``. A volume that
-can serve does so at once, after an unclean stop, too: its dirty regions are copied meanwhile (D2).
+What was found is judged by ``appliance.assembly``, and stored by ``appliance.objectstore``; of volumes that are a
+legacy ALU as it is, ``appliance.legacy`` does both. A volume that can serve does so at once, after an unclean stop,
+too: its dirty regions are copied meanwhile (D2).
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from dataclasses import dataclass, field
 
 from appliance import assembly
 from appliance.inventory import Inventory
+from appliance.legacy import LegacyAlus
 from appliance.messages import VolumeState, VolumeStatus
 from appliance.objectstore import ObjectStore, RolledBack
+from backstores.alu.base import AluDriver
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
 from backstores.metadata.bitmap import Geometry, Place
-from backstores.metadata.merge import SystemImage, system_image
+from backstores.metadata.legacy import WHOLE_LAYOUTS
+from backstores.metadata.merge import SystemImage
 from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject, VolumeObject
 from backstores.scsi.store import UnitStore
 from backstores.scsi.unit import Identity, LogicalUnit
@@ -62,6 +66,11 @@ class Known:
         assert isinstance(head, VolumeObject)
         return head
 
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is a legacy ALU as it is."""
+        return self.head.layout in WHOLE_LAYOUTS
+
 
 @dataclass(slots=True)
 class Volumes:
@@ -69,6 +78,7 @@ class Volumes:
 
     engine: Engine
     inventory: Inventory
+    legacy: LegacyAlus
     unit_store: UnitStore
     known: dict[Wwn, Known] = field(default_factory=dict)
     store: ObjectStore = field(init=False)
@@ -77,17 +87,9 @@ class Volumes:
     def __post_init__(self) -> None:
         self.store = ObjectStore(self.inventory)
 
-    async def sweep(self) -> None:
-        """Give back the room of what no volume needs, if all ALUs are there to confirm that."""
-        records = self.inventory.records()
-        if self.inventory.complete and assembly.trustworthy(records):
-            swept = await self.store.sweep(assembly.leftover(records, system_image(records)))
-            if swept:
-                log.info("%d objects of changes that were cut short, or of deleted volumes, are swept away", swept)
-
     async def assemble(self) -> None:
-        """Look at what the ALUs hold, and bring on line what is complete and is not yet."""
-        image = system_image(self.inventory.records())
+        """Mend what the ALUs hold, look at it, and bring on line what is complete and is not yet."""
+        image = await self.store.mend()
         self._tell(image)
         on_line = {wwn: known for wwn, known in self.known.items() if known.served is not None}
         suspects = self.inventory.suspects
@@ -95,6 +97,7 @@ class Volumes:
         for tree in image.volumes:
             judged = assembly.judge(tree, suspects)
             found[tree.volume.wwn] = Known(judged.objects, judged.reason, judged.whole)
+        found |= {tree[0].wwn: Known(tree) for tree in self.legacy.volumes()}
         self.known = {**found, **on_line}
         for wwn, known in found.items():
             if wwn not in on_line:
@@ -122,7 +125,7 @@ class Volumes:
         async def persist(changed: Sequence[AnyObject]) -> None:
             await self._record(known, changed)
 
-        volume = Volume(known.objects, self.inventory.drivers, self.engine, logs, persist)
+        volume = Volume(known.objects, await self._drivers(known), self.engine, logs, persist)
         unit = LogicalUnit(volume, Identity(volume.wwn), self.unit_store)
         await volume.publish_logs()
         served = Served(volume, unit)
@@ -130,6 +133,14 @@ class Volumes:
         if volume.pin_reads():
             log.warning("volume %s was not stopped cleanly: copying its dirty regions", known.head.name)
             served.resync = asyncio.create_task(_resynchronize(known.head.name, served))
+
+    async def _drivers(self, known: Known) -> Mapping[Wwn, AluDriver]:
+        """Give the drivers of the ALUs that a volume may lie on."""
+        return await self.legacy.open(known.objects) if known.is_legacy else self.inventory.drivers
+
+    def _store_of(self, known: Known) -> ObjectStore | LegacyAlus:
+        """Say who stores a volume's objects."""
+        return self.legacy if known.is_legacy else self.store
 
     async def _dirty_logs(
         self, among: Iterable[AnyObject], tree: Iterable[AnyObject], make: Make
@@ -167,13 +178,14 @@ class Volumes:
         head = known.head
         if any(other.head.name == head.name for other in self.known.values()):
             raise UsageError(f"there is a volume {head.name!r} already")
-        await self._empty(objects)
+        if not known.is_legacy:  # its data are there already
+            await self._empty(objects)
         logs = await self._dirty_logs(objects, objects, DirtyLog.create)
-        await self.store.create(objects)
+        await self._store_of(known).create(objects)
         try:
             await self._serve(known, logs)
         except TiergateError:
-            await self.store.remove(head, whole=True)
+            await self._store_of(known).remove(head, whole=True)
             raise
         self.known[head.wwn] = known
         return known
@@ -222,7 +234,7 @@ class Volumes:
         known = self.by_wwn(wwn)
         await self._take_off_line(known, "it was being deleted")
         try:
-            await self.store.remove(known.head, known.whole)
+            await self._store_of(known).remove(known.head, known.whole)
         except TiergateError as error:
             known.reason = f"it could not be deleted: {error}"
             raise

@@ -27,6 +27,11 @@ from backstores.objects import AnyObject, Extent, PartitionObject, VolumeObject
 from backstores.transforms.tree import build
 from backstores.wwn import Wwn
 
+LEGACY_LAYOUT: Final = "legacy"
+DIRECT_LAYOUT: Final = "direct"
+WHOLE_LAYOUTS: Final = frozenset({LEGACY_LAYOUT, DIRECT_LAYOUT})
+"""The layouts of volumes that are a legacy ALU as it is; the second lets hosts speak to it themselves."""
+
 MOST_MARK_CHARACTERS: Final = 200
 
 
@@ -85,7 +90,12 @@ def _check(record: Record) -> None:
     found = [[type(item), item.extent, item.alu] for item in record.objects if isinstance(item, PartitionObject)]
     head = record.volume
     assert head is not None
-    if len(record.objects) != 2 or found != [whole] or root.blocks * head.block_bytes != record.mark.size_bytes:
+    if (
+        head.layout not in WHOLE_LAYOUTS
+        or len(record.objects) != 2
+        or found != [whole]
+        or root.blocks * head.block_bytes != record.mark.size_bytes
+    ):
         raise CorruptError(f"the volume on legacy alu {record.alu} is not the whole of it")
 
 

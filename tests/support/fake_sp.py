@@ -63,6 +63,14 @@ class FakeSp:
         self.attached[path] = self.disks[path]
         return self.attached[path]
 
+    async def attach_legacy(self, path: str, force: bool = False) -> AluStatus:
+        self._called("attach_legacy force" if force else "attach_legacy")
+        if path not in self.disks:
+            raise UsageError(f"{path} does not exist")
+        legacy = msgspec.structs.replace(self.disks[path], state=AluState.LEGACY, detail="")
+        self.attached[path] = msgspec.structs.replace(legacy, wwn=legacy.wwn or new_device_wwn())
+        return self.attached[path]
+
     async def claim(self, path: str, force: bool = False) -> AluStatus:
         self._called("claim")
         status = self.attached[path]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from appliance.inventory import Inventory
+from appliance.legacy import LegacyAlus, NoRecords
 from appliance.messages import AluStatus
 from appliance.vbm import VolumeRequest, build_volume
 from appliance.volumes import Volumes
@@ -102,7 +103,6 @@ class Site:
     async def start(self, *paths: str) -> None:
         """Do what a storage processor does at its start."""
         await self.attach(*(paths or PATHS))
-        await self.volumes.sweep()
         await self.volumes.assemble()
 
     def statuses(self) -> list[AluStatus]:
@@ -129,7 +129,7 @@ async def site(disks: Disks) -> AsyncIterator[Site]:
     """Run one; without a clean stop of its volumes, that is a crash."""
     async with MemoryEngine(disks) as engine:
         inventory = Inventory(engine, SUSID)
-        yield Site(engine, inventory, Volumes(engine, inventory, MemoryStore()))
+        yield Site(engine, inventory, Volumes(engine, inventory, LegacyAlus(engine, SUSID, NoRecords()), MemoryStore()))
 
 
 @asynccontextmanager
