@@ -3,24 +3,18 @@
 A volume can serve when all of it is there but what lies below failed legs. One that lacks a leg in sync
 waits, because what is left could be old (D3).
 
-What no volume needs is *left over*: from a change that a crash or a failing ALU cut short, or from a
-volume that was deleted while some of its ALUs were away. It would keep its room for ever, so it is swept
-away; but only when nothing is missing that could give it a meaning again. There is no I/O in here.
+There is no I/O in here. What can be mended has been before: see ``backstores.metadata.mends``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from backstores.metadata.findings import Problem
-from backstores.metadata.merge import AluRecord, SystemImage, VolumeTree
-from backstores.objects import AnyObject, Extent, LegState, MirrorObject, PartitionObject, VolumeObject
+from backstores.metadata.merge import VolumeTree
+from backstores.objects import AnyObject, Extent, LegState, MirrorObject, PartitionObject
 from backstores.wwn import Wwn
-
-HARMLESS: Final = frozenset({Problem.UNFINISHED, Problem.ABSENT})
-"""Findings on an ALU that can't mean that something newer was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +92,3 @@ def _live_partitions(objects: Sequence[AnyObject]) -> Iterator[PartitionObject]:
             pending += [by_wwn[leg.child] for leg in obj.legs if leg.state is LegState.IN_SYNC]
         else:
             pending += [by_wwn[child] for child in obj.children]
-
-
-def volume_of(obj: AnyObject) -> Wwn:
-    """Name the volume that an object is part of."""
-    return obj.wwn if isinstance(obj, VolumeObject) else obj.volume
-
-
-def trustworthy(records: Iterable[AluRecord]) -> bool:
-    """Whether all that the ALUs ever said could be read."""
-    return all(finding.problem in HARMLESS for record in records for finding in record.findings)
-
-
-def leftover(records: Sequence[AluRecord], image: SystemImage) -> Callable[[AnyObject], bool]:
-    """Give the test for objects that no volume needs. It holds only if every ALU is there and trustworthy."""
-    heads: dict[Wwn, VolumeObject] = {}
-    for obj in (obj for record in records for obj in record.objects):
-        if isinstance(obj, VolumeObject) and (obj.wwn not in heads or heads[obj.wwn].generation < obj.generation):
-            heads[obj.wwn] = obj
-    reached = {tree.volume.wwn: {obj.wwn for obj in tree.objects} for tree in image.volumes if tree.complete}
-
-    def is_leftover(obj: AnyObject) -> bool:
-        volume = volume_of(obj)
-        head = heads.get(volume)
-        if head is None or head.deleted:
-            return True
-        return volume in reached and obj.wwn not in reached[volume]
-
-    return is_leftover

@@ -8,30 +8,34 @@ object the higher generation counts, so one ALU is enough to make a change true:
     create   everything but the volume object; then the volume object. The first copy of it decides.
     change   what is new below; then, on each ALU at once, what replaces older generations. The first decides.
     record   (a leg has failed) as the second half of a change; ALUs that fail meanwhile are left behind.
-    remove   a tombstone in place of the volume object, a generation higher; the first decides. Then all the rest.
-
-The limit: an ALU that was away when a volume was deleted has its parts still. The tombstone outvotes them when
-it returns; but if the ALU was struck off the settings before the next start, tombstones are swept without it,
-and what it brings back later is listed as a volume that is off line, to be deleted again.
+    remove   a tombstone in place of all that there is of the volume, a generation higher; the first decides. It goes
+             at once if every part was there and every ALU took it; else it waits: see ``Deletion``.
+    mend     what crashes and absences have left behind, found and proved safe by ``backstores.metadata.mends``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
-from appliance.assembly import volume_of
 from appliance.inventory import Inventory, OpenAlu
 from backstores.errors import TiergateError, UsageError
-from backstores.objects import DELETED_LAYOUT, AnyObject, PartitionObject, VolumeObject
+from backstores.metadata.mends import Mend, mended, mends, summary
+from backstores.metadata.merge import SystemImage, system_image
+from backstores.objects import DELETED_LAYOUT, AnyObject, Deletion, PartitionObject, VolumeObject
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
 
 Objects = Sequence[AnyObject]
+
+MOST_ROUNDS: Final = 8
+"""Rounds of mending that are tried; three are enough for all that is known to happen."""
 
 
 class RolledBack(TiergateError):
@@ -115,37 +119,50 @@ class ObjectStore:
             TiergateError: no ALU took the tombstone; the volume is still there.
         """
         async with self._changing:
-            alus = self._holding(lambda obj: volume_of(obj) == head.wwn)
-            await self._erase(head, alus, keep=not whole)
-
-    async def sweep(self, leftover: Callable[[AnyObject], bool]) -> int:
-        """Remove objects that no volume needs, tombstones last; say how many there were."""
-        async with self._changing:
-            alus = self._holding(leftover)
-            before = _objects_of(alus)
-            kept = {
-                wwn: [obj for obj in objs if not leftover(obj) or _is_tombstone(obj)] for wwn, objs in before.items()
+            alus = {
+                alu.wwn: alu
+                for alu in self._inventory
+                if alu.wwn is not None and any(obj.volume == head.wwn for obj in alu.metadata.objects)
             }
-            if not await self._commit(alus, kept):
-                await self._commit(
-                    alus, {wwn: [obj for obj in objs if not leftover(obj)] for wwn, objs in before.items()}
-                )
-            return len({obj.wwn for objs in before.values() for obj in objs if leftover(obj)})
+            await self._erase(head, alus, () if whole else _missing(head, _objects_of(alus).values()))
 
-    async def _erase(self, head: AnyObject, alus: Mapping[Wwn, OpenAlu], keep: bool = False) -> None:
-        """Delete a volume; ``keep`` the tombstones, as for ALUs that fail."""
+    async def mend(self) -> SystemImage:
+        """Mend what can be; give what the ALUs hold then. What an ALU refuses to take waits for the next time."""
+        async with self._changing:
+            for _ in range(MOST_ROUNDS):
+                records = self._inventory.records()
+                image = system_image(records)
+                todo = mends(records, image, self._inventory.complete)
+                if not todo or not await self._carry_out(todo):
+                    return image if not todo else system_image(self._inventory.records())
+            log.error("the objects on the alus don't come to rest after %d rounds of mending", MOST_ROUNDS)
+            return system_image(self._inventory.records())
+
+    async def _carry_out(self, todo: Iterable[Mend]) -> bool:
+        """Mend on all ALUs at once; say whether all of them took it."""
+        by_alu: defaultdict[Wwn, list[Mend]] = defaultdict(list)
+        for mend in todo:
+            log.debug("%s", mend)
+            by_alu[mend.alu].append(mend)
+        alus = self._owned(by_alu)
+        failures = await self._commit(
+            alus, {wwn: mended(alus[wwn].metadata.objects, some) for wwn, some in by_alu.items()}
+        )
+        for wwn in by_alu.keys() - failures.keys():
+            log.info("alu %s: objects are mended: %s", alus[wwn].driver.path, summary(by_alu[wwn]))
+        return not failures
+
+    async def _erase(self, head: AnyObject, alus: Mapping[Wwn, OpenAlu], missing: Iterable[Wwn] = ()) -> None:
+        """Put a tombstone in the place of a volume; take it away when nothing can bring the volume back."""
         assert isinstance(head, VolumeObject)
-        tombstone = msgspec.structs.replace(head, generation=head.generation + 1, layout=DELETED_LAYOUT)
-        before = _objects_of(alus)
-        marked = {wwn: [*(obj for obj in objs if obj.wwn != head.wwn), tombstone] for wwn, objs in before.items()}
-        failures = await self._commit(alus, marked)
+        waits = Deletion(alus=tuple(sorted(alus)), missing=tuple(sorted(missing)))
+        tombstone = msgspec.structs.replace(head, generation=head.generation + 1, layout=DELETED_LAYOUT, deletion=waits)
+        rest = {wwn: _without(objs, head.wwn) for wwn, objs in _objects_of(alus).items()}
+        failures = await self._commit(alus, {wwn: [*objs, tombstone] for wwn, objs in rest.items()})
         if alus and failures.keys() == alus.keys():
             raise first(failures)
-        keep = keep or bool(failures)
-        rest = {wwn: alu for wwn, alu in alus.items() if wwn not in failures}
-        await self._commit(
-            rest, {wwn: [*_without(before[wwn], head.wwn), *([tombstone] if keep else [])] for wwn in rest}
-        )
+        if not failures and not waits.missing:
+            await self._commit(alus, rest)
 
     async def _roll_back(
         self, old: Objects, new: Objects, alus: Mapping[Wwn, OpenAlu], failures: Mapping[Wwn, TiergateError]
@@ -163,8 +180,7 @@ class ObjectStore:
         there = _objects_of(alus)
         names = {obj.wwn for obj in again}
         added = {
-            wwn: [obj for obj in objs if volume_of(obj) == volume and obj.wwn not in names]
-            for wwn, objs in there.items()
+            wwn: [obj for obj in objs if obj.volume == volume and obj.wwn not in names] for wwn, objs in there.items()
         }
         both = {wwn: [*objs, *added[wwn]] for wwn, objs in placed.items()}
         worse = await self._commit({wwn: alus[wwn] for wwn in placed}, _replaced(there, volume, both), again=failures)
@@ -176,13 +192,6 @@ class ObjectStore:
 
     def _owned(self, wwns: Iterable[Wwn]) -> dict[Wwn, OpenAlu]:
         return {wwn: self._inventory.owned(wwn) for wwn in wwns}
-
-    def _holding(self, wanted: Callable[[AnyObject], bool]) -> dict[Wwn, OpenAlu]:
-        return {
-            alu.wwn: alu
-            for alu in self._inventory
-            if alu.wwn is not None and any(wanted(obj) for obj in alu.metadata.objects)
-        }
 
     async def _commit(
         self, alus: Mapping[Wwn, OpenAlu], objects: Mapping[Wwn, Objects], again: Collection[Wwn] = ()
@@ -233,12 +242,14 @@ def _replaced(before: Mapping[Wwn, Objects], volume: Wwn, placed: Mapping[Wwn, O
 
 
 def _without(objects: Objects, volume: Wwn) -> list[AnyObject]:
-    return [obj for obj in objects if volume_of(obj) != volume]
+    return [obj for obj in objects if obj.volume != volume]
 
 
 def _without_keys(placed: Mapping[Wwn, Objects], spared: Collection[Wwn]) -> dict[Wwn, Objects]:
     return {wwn: objs for wwn, objs in placed.items() if wwn not in spared}
 
 
-def _is_tombstone(obj: AnyObject) -> bool:
-    return isinstance(obj, VolumeObject) and obj.deleted
+def _missing(head: VolumeObject, held: Iterable[Objects]) -> set[Wwn]:
+    """Name the parts of a volume that other parts lead to, and that are on none of these ALUs."""
+    there = {obj.wwn: obj for objects in held for obj in objects if obj.volume == head.wwn}
+    return {child for obj in (head, *there.values()) for child in obj.children} - there.keys()

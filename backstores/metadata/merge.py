@@ -16,9 +16,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.records import described, shown
-from backstores.objects import AnyObject, PartitionObject, VolumeObject
+from backstores.objects import AnyObject, Deletion, PartitionObject, VolumeObject
 from backstores.transforms.tree import MAX_DEPTH
 from backstores.wwn import Wwn
 
@@ -124,19 +126,43 @@ def _known(records: Iterable[AluRecord]) -> tuple[_Known, list[Finding]]:
     for wwn, held in copies.items():
         newest = held[0][1]
         if len(held) > 1 and any(item != newest for _, item in held):
-            newest = max((item for _, item in held), key=lambda item: item.generation)
+            newest = _newest([item for _, item in held])
             verdicts = list(_disagreement(newest, held))
             findings += verdicts
-            if verdicts[0].problem is Problem.CONTRADICTION:
+            if any(verdict.problem is Problem.CONTRADICTION for verdict in verdicts):
                 rejected[wwn] = verdicts[0]
                 continue
         objects[wwn] = newest
     return _Known(objects, copies, rejected), findings
 
 
+def _newest(copies: Sequence[AnyObject]) -> AnyObject:
+    """Choose the copy of the highest generation. Of several, a tombstone: who deletes does not care what he deletes.
+
+    Two tombstones may wait for different things, if the first deletion seemed to fail: then for both.
+    """
+    newest = max(copies, key=lambda item: item.generation)
+    tombstones = [
+        item
+        for item in copies
+        if item.generation == newest.generation and isinstance(item, VolumeObject) and item.deleted
+    ]
+    if not tombstones:
+        return newest
+    reasons = [item.deletion for item in tombstones if item.deletion is not msgspec.UNSET]
+    if not reasons:
+        return tombstones[0]
+    both = Deletion(
+        alus=tuple(sorted({alu for reason in reasons for alu in reason.alus})),
+        missing=tuple(sorted({part for reason in reasons for part in reason.missing})),
+    )
+    return msgspec.structs.replace(tombstones[0], deletion=both)
+
+
 def _disagreement(newest: AnyObject, held: Sequence[tuple[Wwn, AnyObject]]) -> Iterator[Finding]:
     """Say how the copies of an object differ: if they contradict each other, that alone."""
-    if any(item != newest for _, item in held if item.generation == newest.generation):
+    dead = isinstance(newest, VolumeObject) and newest.deleted
+    if not dead and any(item != newest for _, item in held if item.generation == newest.generation):
         text = f"generation {newest.generation} of it differs from alu to alu"
         yield Finding(Problem.CONTRADICTION, described(newest), text, newest.wwn)
         return

@@ -290,7 +290,6 @@ def test_a_volume_that_is_not_there_is_refused(operation: str) -> None:
 def test_an_inventory_without_alus_starts() -> None:
     async def scenario() -> None:
         async with site({}) as found:
-            await found.volumes.sweep()
             await found.volumes.assemble()
             assert found.states() == {}
 
