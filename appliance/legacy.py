@@ -136,7 +136,8 @@ class LegacyAlus:
         record = legacy.recognize(known.values(), guard.path, mark, force)
         if record is None:
             await self._require_unmanaged(guard)
-            record = Record(new_device_wwn(), guard.path, mark)
+            unused = (other.alu for other in known.values() if other.path == guard.path)  # else it would stay for ever
+            record = Record(next(unused, None) or new_device_wwn(), guard.path, mark)
         for alu in self:
             if alu.record.alu == record.alu:
                 raise UsageError(f"{guard.path} is the legacy alu {alu.guard.path!r}, by another path")

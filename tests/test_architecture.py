@@ -31,6 +31,7 @@ CORE_PLACES = (
     "appliance/assembly.py",
     "appliance/placement.py",
     "appliance/vbm.py",
+    "appliance/whole.py",
     "backstores/block.py",
     "backstores/errors.py",
     "backstores/iscsi",

@@ -32,19 +32,45 @@ class Alus:
         self._state = state
         self._find_disks = find_disks
 
-    async def attach(self, path: str, size: int | None, name: str | None) -> Outcome:
-        """Open a file or device; a file is made when a size is given; what is blank is claimed."""
-        state = self._state
+    async def attach(
+        self, path: str, size: int | None, name: str | None, legacy: bool = False, force: bool = False
+    ) -> Outcome:
+        """Open a file or device; a file is made when a size is given; what is blank is claimed.
+
+        Unless it is ``legacy``: then nothing on it is touched; ``force``, though something else stood at the path.
+        """
         name = name or default_name(path)
-        refuse_duplicate("alu", name, state.listed)
-        for disk in state.found:
-            if path in (disk.path, disk.device):
-                raise UsageError(
-                    f"{path} is listed already, as alu {disk.name}; `/alus/{disk.name} claim` makes it ours"
-                )
-        for alu in state.settings.alus:
+        found = next((disk for disk in self._state.found if path in (disk.path, disk.device)), None)
+        refuse_duplicate("alu", name, self._state.settings.alus)
+        refuse_duplicate("alu", name, (disk for disk in self._state.found if disk != found))
+        for alu in self._state.settings.alus:
             if alu.path == path:
                 raise UsageError(f"{path} is attached already, as alu {alu.name}")
+        if legacy:
+            if size is not None:
+                raise UsageError("size= makes a file, legacy=yes takes what is there as it is: leave one of them out")
+            return await self._attach_legacy(AluSetting(name, path, legacy=True), found, force)
+        if force:
+            raise UsageError(f"force=yes goes with legacy=yes; `/alus/{name} claim force=yes` loses what is on an alu")
+        if found is not None:
+            raise UsageError(f"{path} is listed already, as alu {found.name}; `/alus/{found.name} claim` makes it ours")
+        return await self._attach_own(name, path, size)
+
+    async def _attach_legacy(self, setting: AluSetting, found: Disk | None, force: bool) -> Outcome:
+        """Attach an ALU as it is, also one that a scan has ``found``."""
+        state = self._state
+        if found is not None:
+            await self._drop(found)
+        status = await state.sp.attach_legacy(setting.path, force)
+        try:
+            await state.save(alus=with_item(state.settings.alus, setting))
+        except TiergateError:
+            await state.sp.detach(setting.path)
+            raise
+        return Outcome(f"alu {setting.name} is attached: {human_size(status.size_bytes)}, {status.state}")
+
+    async def _attach_own(self, name: str, path: str, size: int | None) -> Outcome:
+        state = self._state
         status = await state.sp.attach(path, size)
         notes: list[str] = []
         try:
@@ -84,7 +110,7 @@ class Alus:
         if alu.path not in self._state.missing:
             return ""
         try:
-            status = await self._state.sp.attach(alu.path)
+            status = await self._state.attach(alu)
         except TiergateError as error:
             self._state.missing[alu.path] = str(error)
             return ""
@@ -144,7 +170,7 @@ class Alus:
             await state.save(alus=without(state.settings.alus, name))
         except TiergateError:
             if attached:
-                await state.sp.attach(setting.path)
+                await state.attach(setting)
             raise
         state.missing.pop(setting.path, None)
         return Outcome(f"alu {name} is detached; what lies on it is kept")

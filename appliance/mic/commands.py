@@ -134,6 +134,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
             _required("path", values.PATH, "the file or block device"),
             _optional("size", values.SIZE, "make the file, this large, if it is not there"),
             _optional("name", values.NAME, "its name here; the file's name without its ending otherwise"),
+            _optional("legacy", values.YES_NO, "never write to it: a volume is all of it, with the data it has", "no"),
+            _optional("force", values.YES_NO, "a legacy one: though something else stood at this path before", "no"),
         ),
     ),
     Command("/alus", "scan", "look for disks that nobody uses, and again for missing ALUs", lambda m: m.alus.scan),
@@ -185,7 +187,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         lambda m: m.volumes.create,
         (
             _required("name", values.NAME, "the volume's name"),
-            _required("size", values.SIZE, "how much it holds"),
+            _optional("size", values.SIZE, "how much it holds; a legacy or direct one is as large as its ALU"),
             _optional("layout", values.LAYOUT, "how it lies on its ALUs", "linear"),
             _optional("pool", values.POOL, "place it on this pool's ALUs"),
             _optional("alus", values.ALUS, "place it on these ALUs, in this order"),

@@ -85,6 +85,8 @@ class Configuration:
     def _alu_entry(self, name: str) -> AluEntry:
         setting = self._state.alu(name)
         status = self._state.alu_status(setting)
+        if setting.legacy:
+            return AluEntry(name=name, path=setting.path, legacy=True)
         is_file = status is not None and status.kind == "file"
         size_bytes = status.size_bytes if status and is_file else setting.size_bytes
         return AluEntry(name=name, path=setting.path, size=exact_size(size_bytes) if size_bytes else None)

@@ -28,11 +28,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class AluEntry(Entry, frozen=True, kw_only=True):
-    """An ALU; ``size`` is there for one that is a file."""
+    """An ALU; ``size`` is there for one that is a file, and not a legacy one."""
 
     name: str
     path: str
     size: str | int | None = None
+    legacy: bool = False
 
 
 class PoolEntry(Entry, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from appliance.mic.volumes import Volumes
 from backstores.errors import UsageError
 
 SP_NAME: Final = "sp1"
+USABLE: Final = frozenset({AluState.OWNED, AluState.LEGACY})
 
 
 class Management:
@@ -99,7 +100,7 @@ class Management:
         rows = await self.alus.rows()
         return _folder(
             "alus",
-            [TreeNode(r.name, f"{r.state}, {r.size}, {r.free} free", r.state == AluState.OWNED) for r in rows],
+            [TreeNode(r.name, f"{r.state}, {r.size}, {r.free} free", r.state in USABLE) for r in rows],
         )
 
     def _pools(self) -> TreeNode:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from appliance.messages import HostDefinition, VolumeStatus
 from appliance.mic import values
@@ -23,6 +24,9 @@ from appliance.mic.state import HasName, ManagementState, Named, with_item
 from appliance.mic.views import Outcome, untold
 from appliance.mic.volumes import Volumes
 from backstores.errors import UsageError
+from backstores.metadata.legacy import WHOLE_LAYOUTS
+
+_YES_NO: Final = {True: "yes", False: "no"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +101,20 @@ class Planner:
 
     def _new_alu_steps(self) -> Iterator[Step]:
         present = {entry.name: entry for entry in self._present.alus}
-        for entry in self._wanted.alus:
+        for entry in sorted(self._wanted.alus, key=lambda alu: alu.legacy):  # what is known of those lies on the others
             there = present.get(entry.name)
             size = size_in(entry.size) if entry.size is not None else None
             if there is None:
-                yield Step((f"attach alu {entry.name} at {entry.path}",), partial(self._attach, entry, size))
+                how = ", a legacy one" if entry.legacy else ""
+                yield Step((f"attach alu {entry.name} at {entry.path}{how}",), partial(self._attach, entry, size))
                 continue
+            _same("alu", entry.name, "legacy", _YES_NO[there.legacy], _YES_NO[entry.legacy], "detach it first")
             _same("alu", entry.name, "path", there.path, values.parse_path(entry.path), "detach it first")
             if size is not None and there.size is not None:
                 _same("alu", entry.name, "size", size_in(there.size), size, "its size can't be changed")
 
     async def _attach(self, entry: AluEntry, size: int | None) -> Outcome:
-        return await self._alus.attach(values.parse_path(entry.path), size, entry.name)
+        return await self._alus.attach(values.parse_path(entry.path), size, entry.name, entry.legacy, force=False)
 
     def _detached_alu_steps(self) -> Iterator[Step]:
         for entry in self._surplus(self._present.alus, self._wanted.alus):
@@ -260,6 +266,10 @@ def _growth(there: VolumeEntry, entry: VolumeEntry) -> bool:
     for what, has, says in checks:
         if has is not None and says is not None:
             _same("volume", entry.name, what, has, says, "it can't be changed; delete the volume first")
+    if entry.layout in WHOLE_LAYOUTS:
+        _same(
+            "volume", entry.name, "size", there.size, values.exact_size(size_in(entry.size)), "it is its alu as it is"
+        )
     if size_in(entry.size) < size_in(there.size):
         raise UsageError(f"volume {entry.name} has {there.size}, the file says {entry.size}; none shrinks")
     return size_in(entry.size) > size_in(there.size)

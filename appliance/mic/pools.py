@@ -77,4 +77,5 @@ class Pools:
 
     def _check_members(self, alus: tuple[str, ...]) -> None:
         for name in alus:
-            self._state.alu(name)
+            if self._state.alu(name).legacy:
+                raise UsageError(f"alu {name} is a legacy alu: a volume takes all of it or nothing, by its name")

@@ -15,11 +15,15 @@ from appliance.messages import Exposure, HostDefinition
 
 
 class AluSetting(msgspec.Struct, frozen=True, order=True):
-    """An ALU that is to be attached. ``size_bytes`` is what was asked for when its file was made."""
+    """An ALU that is to be attached. ``size_bytes`` is what was asked for when its file was made.
+
+    A ``legacy`` one is attached as it is, and nothing ever written to it but by its hosts (R5).
+    """
 
     name: str
     path: str
     size_bytes: int | None = None
+    legacy: bool = False
 
 
 class PoolSetting(msgspec.Struct, frozen=True, order=True):

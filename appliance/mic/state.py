@@ -47,16 +47,26 @@ class ManagementState:
     async def load(self) -> None:
         """Take over what was saved: attach the ALUs, bring the volumes on line, let the hosts in.
 
-        An ALU that can't be opened is listed as missing; it holds nothing else up (C3).
+        An ALU that can't be opened is listed as missing; it holds nothing else up (C3). Legacy ALUs come last: what
+        is known of them lies on the others.
         """
         self.settings = await asyncio.to_thread(self.store.load)
-        for alu in self.settings.alus:
-            try:
-                await self.sp.attach(alu.path)
-            except TiergateError as error:
-                self.missing[alu.path] = str(error)
+        await self._attach_all(legacy=False)
         await self.sp.bring_on_line()
+        await self._attach_all(legacy=True)
         await self.sp.set_exposures(self.settings.hosts, self.settings.exposures)
+
+    async def _attach_all(self, legacy: bool) -> None:
+        for alu in self.settings.alus:
+            if alu.legacy is legacy:
+                try:
+                    await self.attach(alu)
+                except TiergateError as error:
+                    self.missing[alu.path] = str(error)
+
+    async def attach(self, alu: AluSetting) -> AluStatus:
+        """Have an ALU of the settings attached as what it is."""
+        return await (self.sp.attach_legacy(alu.path) if alu.legacy else self.sp.attach(alu.path))
 
     async def save(self, **changes: object) -> None:
         """Change the settings: all of it, or with an error nothing."""

@@ -4,7 +4,7 @@ What it keeps true:
 
 - A save is one transaction, durable when it returns (SQLite: write-ahead log, synchronous=FULL).
 - The database file is readable by its owner alone (S2): it holds the CHAP secrets.
-- A database of another schema version is refused, never guessed at.
+- A database of a later schema version is refused, never guessed at; an older one is brought up to date.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from appliance.messages import Exposure, HostDefinition
 from appliance.mic.settings import AluSetting, PoolSetting, Settings
 from backstores.errors import CorruptError, TiergateError, UsageError
 
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
+UPGRADED: Final = frozenset({"1"})
+"""Older versions that lack nothing but tables, which are made when a database is opened: 1 knows no legacy ALUs."""
 FILE_NAME: Final = "tiergate.db"
 
 _metadata = sa.MetaData()
@@ -39,6 +41,7 @@ _alus = sa.Table(
     sa.Column("path", sa.String, nullable=False, unique=True),
     sa.Column("size_bytes", sa.BigInteger),
 )
+_legacy_alus = sa.Table("legacy_alu", _metadata, sa.Column("alu", sa.ForeignKey("alu.name"), primary_key=True))
 _pools = sa.Table("pool", _metadata, sa.Column("name", sa.String, primary_key=True))
 _members = sa.Table(
     "pool_member",
@@ -68,7 +71,7 @@ _units = sa.Table(
     sa.Column("wwn", sa.String, primary_key=True),
     sa.Column("state", sa.LargeBinary, nullable=False),
 )
-SETTING_TABLES: Final = (_alus, _pools, _members, _hosts, _exposures)  # those referred to stand first
+SETTING_TABLES: Final = (_alus, _legacy_alus, _pools, _members, _hosts, _exposures)  # those referred to stand first
 
 Row = Mapping[str, Any]
 
@@ -111,7 +114,7 @@ class Store:
 
     def _check_version(self) -> None:
         found = self.value("schema")
-        if found is None:
+        if found is None or found in UPGRADED:
             self.set_value("schema", SCHEMA_VERSION)
         elif found != SCHEMA_VERSION:
             self._engine.dispose()
@@ -125,9 +128,10 @@ class Store:
         """Read all settings."""
         with self._engine.connect() as connection:
             rows = {t.name: [dict(r._mapping) for r in connection.execute(sa.select(t))] for t in SETTING_TABLES}
+        legacy = {row["alu"] for row in rows["legacy_alu"]}
         members = sorted(rows["pool_member"], key=lambda row: row["position"])
         return Settings(
-            alus=tuple(sorted(AluSetting(**row) for row in rows["alu"])),
+            alus=tuple(sorted(AluSetting(**row, legacy=row["name"] in legacy) for row in rows["alu"])),
             pools=tuple(
                 PoolSetting(name, tuple(row["alu"] for row in members if row["pool"] == name))
                 for name in sorted(row["name"] for row in rows["pool"])
@@ -239,6 +243,7 @@ def _rows(settings: Settings) -> dict[str, Sequence[Row]]:
     """Turn settings into the rows of each table."""
     return {
         "alu": [{"name": a.name, "path": a.path, "size_bytes": a.size_bytes} for a in settings.alus],
+        "legacy_alu": [{"alu": a.name} for a in settings.alus if a.legacy],
         "pool": [{"name": pool.name} for pool in settings.pools],
         "pool_member": [
             {"pool": pool.name, "alu": alu, "position": position}

@@ -190,7 +190,7 @@ class Kind:
     many: bool = False
 
 
-LAYOUT_NAMES: Final = ("linear", "stripe", "mirror", "stripe-mirror", "concat")
+LAYOUT_NAMES: Final = ("linear", "stripe", "mirror", "stripe-mirror", "concat", "legacy", "direct")
 
 SIZE: Final = Kind("SIZE", "bytes, or a number with K, M, G, T, P or E: 10G", parse_size)
 YES_NO: Final = Kind("yes|no", "yes or no", parse_yes_no, choices=("yes", "no"))

@@ -21,7 +21,9 @@ from appliance.mic.views import (
 )
 from appliance.mic.volumetree import below, volume_tree
 from appliance.vbm import VolumeRequest, build_volume, grow_volume
+from appliance.whole import build_whole
 from backstores.errors import TiergateError, UsageError
+from backstores.metadata.legacy import WHOLE_LAYOUTS
 from backstores.objects import MirrorObject
 from backstores.wwn import Wwn, short
 
@@ -35,7 +37,7 @@ class Volumes:
     async def create(
         self,
         name: str,
-        size: int,
+        size: int | None,
         layout: str,
         pool: str | None,
         alus: tuple[str, ...] | None,
@@ -50,22 +52,29 @@ class Volumes:
         refuse_duplicate("volume", name, self._state.sp.volumes())
         if pool and alus:
             raise UsageError(f"volume {name}: say pool={pool} or alus={','.join(alus)}, not both")
-        inventory = self._inventory(alus or (self._state.pool(pool).alus if pool else None))
-        built = build_volume(
-            VolumeRequest(
-                name=name,
-                size_bytes=size,
-                layout=layout,
-                alus=tuple(status.wwn for status in inventory if status.wwn is not None) if alus else (),
-                chunk_bytes=chunk,
-                legs=legs,
-                width=width,
-                block_bytes=block,
-                max_alus=max_alus,
-                created=self._state.clock().isoformat(timespec="seconds"),
-            ),
-            inventory,
-        )
+        created = self._state.clock().isoformat(timespec="seconds")
+        if layout in WHOLE_LAYOUTS:
+            alu = self._only_alu(layout, alus)
+            built = build_whole(name, layout, alu, block_bytes=block, size_bytes=size, created=created)
+        elif size is None:
+            raise UsageError(f"volume {name} needs a size, such as size=10G")
+        else:
+            inventory = self._inventory(alus or (self._state.pool(pool).alus if pool else None))
+            built = build_volume(
+                VolumeRequest(
+                    name=name,
+                    size_bytes=size,
+                    layout=layout,
+                    alus=tuple(status.wwn for status in inventory if status.wwn is not None) if alus else (),
+                    chunk_bytes=chunk,
+                    legs=legs,
+                    width=width,
+                    block_bytes=block,
+                    max_alus=max_alus,
+                    created=created,
+                ),
+                inventory,
+            )
         progress(f"storing volume {name} on {', '.join(self._state.alus_of(built.objects))}", 1, 2)
         status = await self._state.sp.create_volume(built.objects)
         progress(f"volume {name} is {status.state}", 2, 2)
@@ -76,6 +85,9 @@ class Volumes:
     async def grow(self, name: str, size: int, progress: ProgressReport) -> Outcome:
         """Make a volume larger, with its hosts at work."""
         volume = self._state.volume(name)
+        if volume.layout in WHOLE_LAYOUTS:
+            [alu] = self._state.alus_of(volume.objects)
+            raise UsageError(f"volume {name} is alu {alu} as it is, {human_size(size_of(volume))}: it can't grow")
         if size < size_of(volume):
             raise UsageError(
                 f"size {human_size(size)} is less than volume {name} has ({human_size(size_of(volume))}); none shrinks"
@@ -91,6 +103,7 @@ class Volumes:
     async def delete(self, name: str, force: bool) -> Outcome:
         """Delete a volume and what is on it; one that hosts see only by ``force``."""
         volume = self._state.volume(name)
+        alus = self._state.alus_of(volume.objects)
         before = self._state.settings.exposures
         hosts = [exposure.host for exposure in before if exposure.volume == volume.wwn]
         if hosts and not force:
@@ -106,7 +119,8 @@ class Volumes:
                 await self._state.save(exposures=before)
             raise
         await self._state.forget_unit(volume.wwn)
-        return Outcome(f"volume {name} is deleted")
+        kept = f"; its data stay on alu {alus[0]}" if volume.layout in WHOLE_LAYOUTS else ""
+        return Outcome(f"volume {name} is deleted{kept}")
 
     async def expose(self, name: str, host: str, lun: int | None, iqn: str | None) -> Outcome:
         """Let a host see a volume, under a LUN of choice or the lowest one free; with an iqn, a new host, too."""
@@ -216,10 +230,21 @@ class Volumes:
         for name in names:
             status = self._state.alu_status(self._state.alu(name))
             state = status.state if status else AluState.MISSING
+            if state is AluState.LEGACY:
+                raise UsageError(f"alu {name} is a legacy alu: layout legacy or direct takes it, as a whole")
             if status is None or state is not AluState.OWNED:
                 raise UsageError(f"alu {name} is {state}, a volume takes owned ones only; see `/alus/{name} info`")
             found.append(status)
         return found
+
+    def _only_alu(self, layout: str, names: tuple[str, ...] | None) -> AluStatus:
+        """Give the one ALU that a volume is to be."""
+        if names is None or len(names) != 1:
+            raise UsageError(f"a {layout} volume is one alu as it is: name it with alus=NAME")
+        status = self._state.alu_status(self._state.alu(names[0]))
+        if status is None:
+            raise UsageError(f"alu {names[0]} is missing; see `/alus/{names[0]} info`")
+        return status
 
     def _legs(self, volume: VolumeStatus) -> tuple[LegView, ...]:
         return tuple(

@@ -134,7 +134,7 @@ def test_a_hosts_control_characters_never_reach_the_terminal(
 def test_the_version_and_the_help_need_no_appliance() -> None:
     assert tiergate("--version").stdout == f"tiergate {__version__}\n"
     assert tiergate("--help").stdout.startswith("usage: tiergate")
-    assert tiergate("/volumes", "create", "--help").stdout.startswith("create name=NAME size=SIZE [layout=linear]")
+    assert tiergate("/volumes", "create", "--help").stdout.startswith("create name=NAME [size=SIZE] [layout=linear]")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.path} {command.name}")

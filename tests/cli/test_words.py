@@ -94,7 +94,7 @@ def test_a_line_is_path_command_and_values(words: list[str], path: str, command:
         (["/volumes/db", "info", "leftover"], ["'leftover' has no place here", "info is typed: info"]),
         (
             ["/volumes", "create", "db", "20G"],
-            ["'db' has no place here", "create is typed: create name=NAME size=SIZE"],
+            ["'db' has no place here", "create is typed: create name=NAME [size=SIZE]"],
         ),
         (["apply", "/dev/null", "prune"], ["'prune' has no place here"]),
         (["/volumes/db", "expose", "host=a", "host=b"], ["'host' is given twice, as 'a' and as 'b'"]),

@@ -53,7 +53,7 @@ BAD_LINES = [
     ("/volumes", "crate", {}, ["'crate'", "create"]),
     ("/volumes", "", {}, ["''", "create"]),
     ("/volumes", "create", {"nme": "x"}, ["'nme'", "name, size"]),
-    ("/volumes", "create", {"name": "x"}, ["needs size=SIZE"]),
+    ("/volumes", "create", {"size": "1G"}, ["needs name=NAME"]),
     ("/volumes", "create", {"name": "x", "size": "10X"}, ["size", "'10X'", "10G"]),
     ("/volumes", "create", {"name": "x", "size": "0"}, ["size", "0", "1 byte"]),
     ("/volumes", "create", {"name": "a/b", "size": "1G"}, ["name", "'a/b'"]),

@@ -22,7 +22,11 @@ WWN = Wwn("6" + "0" * 31)
 SECRET = "correct horse battery"
 
 SETTINGS = Settings(
-    alus=(AluSetting("a0", "/x/a0.img", 1 << 62), AluSetting("a1", "/dev/sdb")),
+    alus=(
+        AluSetting("a0", "/x/a0.img", 1 << 62),
+        AluSetting("a1", "/dev/sdb"),
+        AluSetting("a2", "/dev/sdc", legacy=True),
+    ),
     pools=(PoolSetting("fast", ("a1", "a0")),),
     hosts=(
         HostDefinition(name="w", iqn="*"),
@@ -131,8 +135,24 @@ def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
 
 def test_a_database_of_another_schema_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).set_value("schema", "99")
-    with pytest.raises(UsageError, match="schema version 99, this program knows 1"):
+    with pytest.raises(UsageError, match="schema version 99, this program knows 2"):
         open_store(tmp_path)
+
+
+def test_a_database_from_before_legacy_alus_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What was set is kept; from then on an older program refuses it, which would claim a blank legacy ALU (R5)."""
+    store = open_store(tmp_path)
+    before = Settings(alus=SETTINGS.alus[:2], hosts=SETTINGS.hosts)
+    store.save(before)
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE legacy_alu")
+    store.set_value("schema", "1")
+    store.close()
+    store = open_store(tmp_path)
+    assert store.load() == before
+    assert store.value("schema") == "2"
+    store.save(SETTINGS)
+    assert store.load() == SETTINGS
 
 
 def test_what_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
