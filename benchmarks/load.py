@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class Measured:
     mb_s: float
     p50_us: float
     p99_us: float
+    cpu_us: float  # of the target, for each command: what else runs on the machine hardly changes it
 
 
 def build() -> None:
@@ -61,5 +63,15 @@ def load(endpoint: Endpoint, work: Work, seconds: float) -> Measured:
         *("127.0.0.1", endpoint.port, endpoint.target, endpoint.lun),
         *(work.direction, work.order, work.block_bytes, work.depth, seconds),
     ]
+    before_s = cpu_s(endpoint.pid)
     done = subprocess.run([str(PROGRAM), *map(str, words)], check=True, capture_output=True, text=True)
-    return Measured(**json.loads(done.stdout))
+    found = json.loads(done.stdout)
+    spent_s = cpu_s(endpoint.pid) - before_s
+    return Measured(cpu_us=spent_s / max(1, found.pop("commands")) * 1e6, **found)
+
+
+def cpu_s(pid: int) -> float:
+    """Give the processor time that a process has used up, in user mode and in the kernel (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = fields[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

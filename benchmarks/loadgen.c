@@ -270,8 +270,8 @@ int main(int argc, char **argv) {
     double took = last - begin;
     size_t measured = completed < LATENCIES ? completed : LATENCIES;
     qsort(latencies, measured, sizeof *latencies, ascending);
-    printf("{\"iops\": %.0f, \"mb_s\": %.1f, \"p50_us\": %.0f, \"p99_us\": %.0f}\n", completed / took,
-           completed * (double)block_bytes / took / 1e6, measured ? latencies[measured / 2] : 0,
-           measured ? latencies[measured * 99 / 100] : 0);
+    printf("{\"commands\": %llu, \"iops\": %.0f, \"mb_s\": %.1f, \"p50_us\": %.0f, \"p99_us\": %.0f}\n",
+           (unsigned long long)completed, completed / took, completed * (double)block_bytes / took / 1e6,
+           measured ? latencies[measured / 2] : 0, measured ? latencies[measured * 99 / 100] : 0);
     return 0;
 }
