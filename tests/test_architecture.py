@@ -20,6 +20,7 @@ SHELLS = frozenset(
     {
         "backstores/iscsi/portal.py",  # listens
         "backstores/iscsi/transport.py",  # receives and sends
+        "backstores/metadata/gsstore.py",  # the same for the GS set
         "backstores/metadata/store.py",  # carries out what the rest of metadata decides
         "backstores/scsi/runner.py",  # awaits the device
         "backstores/scsi/target.py",  # awaits commands that are being aborted

@@ -128,6 +128,16 @@ def reserved_body(image: GsImage) -> bytes:
     return _fitting(ReservedRegion(image.legacy), GS_RESERVED[0].length_bytes, f"{len(image.legacy)} legacy alus")
 
 
+def check_room(image: GsImage) -> None:
+    """Make sure that an image fits, before any of it is written.
+
+    Raises:
+        UsageError: it does not.
+    """
+    list_body(image)
+    reserved_body(image)
+
+
 def decode(raw: bytes, kind: type[Body]) -> Body:
     """Read a body, and check what it says.
 

@@ -77,13 +77,13 @@ class Candidate:
 
 
 def is_majority(members: Sequence[Wwn], there: Collection[Wwn]) -> bool:
-    """Whether more than half of the members are there; always, if nobody has to be."""
-    return not members or 2 * sum(member in there for member in members) > len(members)
+    """Whether more than half of the members are there."""
+    return 2 * sum(member in there for member in members) > len(members)
 
 
 def committed(image: GsImage, there: Collection[Wwn]) -> bool:
     """Whether an image that these ALUs hold is true from now on; also, whether these may take it up."""
-    return is_majority(image.members, there) and is_majority(image.before, there)
+    return is_majority(image.members, there) and (not image.before or is_majority(image.before, there))
 
 
 def holders(image: GsImage) -> tuple[Wwn, ...]:
@@ -92,19 +92,26 @@ def holders(image: GsImage) -> tuple[Wwn, ...]:
 
 
 def choose(looks: Sequence[Look]) -> Choice:
-    """Decide which image counts. The one function that decides."""
+    """Decide which image counts. The one function that decides.
+
+    A first image says nothing but who shall be a member, and has no epoch of its writer's own: of several, left by
+    attempts that were cut short, any will do.
+    """
     images = [look.copy.image for look in looks if look.copy.image is not None]
-    image = max(images, key=lambda one: one.order, default=None)
     epoch = max([*(look.epoch for look in looks), *(one.epoch for one in images)], default=0)
-    if image is None:
+    if not images:
         fenced = sorted(look.alu for look in looks if look.epoch)
         text = "no attached alu holds the list of the GS set that it was fenced for"
         return Choice(None, epoch, contradiction=f"{text}: alu {', '.join(fenced)}" if fenced else "")
-    if any(one != image for one in images if one.order == image.order):
-        text = f"there are two different images of epoch {image.epoch}, generation {image.generation}"
-        return Choice(image, epoch, contradiction=text)
+    newest = max(one.order for one in images)
+    tied = [one for one in images if one.order == newest]
+    if tied[0].generation > 1 and any(one != tied[0] for one in tied):
+        text = f"there are two different images of epoch {newest[0]}, generation {newest[1]}"
+        return Choice(tied[0], epoch, contradiction=text)
+    doubted = {look.alu: look.copy.doubt for look in looks if look.copy.doubt}
+    image = max(tied, key=lambda one: (committed(one, {look.alu for look in looks} - doubted.keys()), one.members))
     stale = {look.alu: why for look in looks if (why := staleness(look, image))}
-    silent = {look.alu: look.copy.doubt for look in looks if look.copy.doubt} | stale
+    silent = doubted | stale
     there = {look.alu for look in looks} - silent.keys()
     if committed(image, there):
         return Choice(image, epoch, stale)
