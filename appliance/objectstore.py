@@ -9,7 +9,7 @@ object the higher generation counts, so one ALU is enough to make a change true:
     change   what is new below; then, on each ALU at once, what replaces older generations. The first decides.
     record   (a leg has failed) as the second half of a change; ALUs that fail meanwhile are left behind.
     remove   a tombstone in place of all that there is of the volume, a generation higher; the first decides. It goes
-             at once if every part was there and every ALU took it; else it waits: see ``Deletion``.
+             at once if every part was there and every ALU took it; else it waits on all ALUs: see ``Deletion``.
     mend     what crashes and absences have left behind, found and proved safe by ``backstores.metadata.mends``.
 """
 
@@ -163,6 +163,9 @@ class ObjectStore:
             raise first(failures)
         if not failures and not waits.missing:
             await self._commit(alus, rest)
+            return
+        others = {alu.wwn: alu for alu in self._inventory if alu.wwn is not None and alu.wwn not in alus}
+        await self._commit(others, {wwn: [*objs, tombstone] for wwn, objs in _objects_of(others).items()})
 
     async def _roll_back(
         self, old: Objects, new: Objects, alus: Mapping[Wwn, OpenAlu], failures: Mapping[Wwn, TiergateError]
@@ -250,6 +253,13 @@ def _without_keys(placed: Mapping[Wwn, Objects], spared: Collection[Wwn]) -> dic
 
 
 def _missing(head: VolumeObject, held: Iterable[Objects]) -> set[Wwn]:
-    """Name the parts of a volume that other parts lead to, and that are on none of these ALUs."""
+    """Name the parts of a volume that its tree leads to, and that are on none of these ALUs."""
     there = {obj.wwn: obj for objects in held for obj in objects if obj.volume == head.wwn}
-    return {child for obj in (head, *there.values()) for child in obj.children} - there.keys()
+    reached: set[Wwn] = set()
+    pending = [*head.children]
+    while pending:
+        wwn = pending.pop()
+        if wwn not in reached and wwn in there:  # a disk may hold a loop
+            pending += there[wwn].children
+        reached.add(wwn)
+    return reached - there.keys()

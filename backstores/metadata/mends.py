@@ -7,8 +7,10 @@ again, until nothing is left. What makes each safe:
     put      the copy that counts, where one is missing or older. It counts already: all that changes is how many
              ALUs may be lost before it is.
     bury     the parts of a deleted volume go, an older copy of its volume object becomes the tombstone. That
-             outvotes them for good, whoever is away.
-    forget   a tombstone goes when every ALU that had parts is there without, and no part is missing: see ``Deletion``.
+             outvotes them for good, whoever is away. While it waits for something it lies on every ALU, so that
+             whoever comes back meets it (the start asks for a majority of the GS set).
+    forget   a tombstone goes when every ALU is there, those that had parts are there without, and no part is missing:
+             see ``Deletion``. ALUs may have been struck off, so that "every ALU" alone would not do.
     sweep    what no volume needs goes only if every ALU is there and could be read whole; else a volume object that
              needs it could be on the one that is away.
 
@@ -61,10 +63,9 @@ class Mend:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the ALUs hold: those that may be mended, and which volumes the others have objects of."""
+    """What the ALUs hold that may be mended."""
 
     held: Held
-    elsewhere: frozenset[Wwn]
     certain: bool  # every ALU is there, and may be mended
 
 
@@ -82,7 +83,7 @@ def mends(records: Sequence[AluRecord], image: SystemImage, complete: bool) -> l
     unsettled = {mend.item.volume for mend in todo}
     dead = _parts_of({head.wwn for head in image.tombstones}, found.held)
     for head in image.tombstones:
-        todo += _bury(head, dead.get(head.wwn, {}), found.held) or _forget(head, found)
+        todo += _bury(head, dead.get(head.wwn, {}), found) or _forget(head, found)
     if found.certain:
         todo += _sweep(image, found.held, places, unsettled)
     return todo
@@ -109,12 +110,8 @@ def _sorted_out(records: Sequence[AluRecord], complete: bool) -> _Found:
         for record in records
         if times[record.alu] == 1 and all(finding.problem in HARMLESS for finding in record.findings)
     ]
-    trusted = {record.alu for record in sound}
-    return _Found(
-        {record.alu: {item.wwn: item for item in record.objects} for record in sound},
-        frozenset(item.volume for record in records if record.alu not in trusted for item in record.objects),
-        complete and len(sound) == len(records),
-    )
+    held = {record.alu: {item.wwn: item for item in record.objects} for record in sound}
+    return _Found(held, certain=complete and len(sound) == len(records))
 
 
 def _puts(item: AnyObject, alus: Iterable[Wwn], held: Held) -> Iterator[Mend]:
@@ -140,13 +137,14 @@ def _parts_of(volumes: Collection[Wwn], held: Held) -> dict[Wwn, dict[Wwn, list[
     return {volume: dict(parts) for volume, parts in found.items()}
 
 
-def _bury(head: VolumeObject, parts: Parts, held: Held) -> list[Mend]:
+def _bury(head: VolumeObject, parts: Parts, found: _Found) -> list[Mend]:
     """Take a deleted volume's parts away, and make the tombstone the same everywhere."""
     tombstone = _renewed(head, parts)
     todo = [Mend(alu, Action.DROP, part, "its volume is deleted") for alu, items in parts.items() for part in items]
-    for alu, items in held.items():
+    waits = not _settled(tombstone, found)
+    for alu, items in found.held.items():
         copy = items.get(head.wwn)
-        if copy != tombstone and (copy is not None or (alu in parts and tombstone != head)):
+        if copy != tombstone if copy is not None else waits or (tombstone != head and alu in parts):
             todo.append(Mend(alu, Action.PUT, tombstone, "it tells that the volume is deleted"))
     return todo
 
@@ -172,14 +170,16 @@ def _renewed(head: VolumeObject, parts: Parts) -> VolumeObject:
     return msgspec.structs.replace(head, generation=head.generation + 1, deletion=newer)
 
 
+def _settled(head: VolumeObject, found: _Found) -> bool:
+    """Say whether a tombstone waits for nothing any more but that parts go which are there."""
+    if head.deletion is msgspec.UNSET:
+        return found.certain
+    return found.certain and not head.deletion.missing and found.held.keys() >= set(head.deletion.alus)
+
+
 def _forget(head: VolumeObject, found: _Found) -> list[Mend]:
     """Drop a tombstone that waits for nothing any more."""
-    deletion = head.deletion
-    if deletion is msgspec.UNSET:
-        settled = found.certain
-    else:
-        settled = not deletion.missing and found.held.keys() >= set(deletion.alus)
-    if not settled or head.wwn in found.elsewhere:
+    if not _settled(head, found):
         return []
     reason = "nothing is left of its volume"
     return [Mend(alu, Action.DROP, head, reason) for alu, items in found.held.items() if head.wwn in items]

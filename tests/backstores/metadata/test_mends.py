@@ -68,8 +68,13 @@ CASES: dict[str, tuple[Objects, Objects, Told]] = {
         WHOLE[1],
         {(OTHER_ALU, PUT, tombstone()), *dropped((), (MIRROR, RIGHT))},
     ),
-    "deleted-and-waiting-for-an-alu": ((tombstone(alus=(ALU, name(9))),), (), set()),
-    "deleted-and-waiting-for-a-part": ((tombstone(9),), (), set()),
+    "deleted-and-waiting-for-an-alu": (
+        (tombstone(alus=(ALU, name(9))),),
+        (),
+        {(OTHER_ALU, PUT, tombstone(alus=(ALU, name(9))))},
+    ),
+    "deleted-and-waiting-for-a-part": ((tombstone(9),), (), {(OTHER_ALU, PUT, tombstone(9))}),
+    "waiting-everywhere": ((tombstone(9),), (tombstone(9),), set()),
     "a-part-turned-up": (
         (tombstone(5, alus=(ALU,)),),
         (RIGHT,),
@@ -113,9 +118,9 @@ def test_what_is_mended(left: Objects, right: Objects, expected: Told) -> None:
 
 CERTAINTY: dict[str, tuple[Objects, Objects, Told]] = {
     "copies-are-put": ((VOLUME, LEFT), (NEWER, MIRROR, RIGHT), {(ALU, PUT, NEWER), (ALU, PUT, MIRROR)}),
-    "a-deleted-volume-is-buried": ((tombstone(),), (RIGHT,), dropped((), (RIGHT,))),
-    "a-tombstone-that-waits-for-nothing-goes": ((tombstone(),), (), dropped((tombstone(),))),
-    "the-first-format-says-not-for-what": ((OLD_TOMBSTONE,), (), set()),
+    "a-deleted-volume-is-buried": ((tombstone(),), (tombstone(), RIGHT), dropped((), (RIGHT,))),
+    "a-tombstone-stays-and-spreads": ((tombstone(),), (), {(OTHER_ALU, PUT, tombstone())}),
+    "the-first-format-says-not-for-what": ((OLD_TOMBSTONE,), (), {(OTHER_ALU, PUT, OLD_TOMBSTONE)}),
     "a-volume-object-may-be-away": ((MIRROR, LEFT), (MIRROR, RIGHT), set()),
     "a-grown-volume-object-may-be-away": ((*WHOLE[0], partition(6, 9)), WHOLE[1], set()),
 }
@@ -136,7 +141,7 @@ LOST = Finding(Problem.LOST, "object region", "generation 7 can't be read")
         ((VOLUME, LEFT), WHOLE[1], set()),
         ((MIRROR, LEFT), (MIRROR, RIGHT), set()),
         ((RIGHT,), (tombstone(),), set()),
-        ((tombstone(),), (RIGHT,), dropped((), (RIGHT,))),
+        ((), (tombstone(alus=(OTHER_ALU,)), RIGHT), dropped((), (RIGHT,))),
     ],
     ids=["it-lacks-a-copy", "it-may-have-had-the-volume", "it-has-a-part", "parts-elsewhere"],
 )
