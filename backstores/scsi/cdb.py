@@ -130,6 +130,18 @@ class ModeSense10(Wire, size=10):
     allocation_bytes = Bits(byte=7, width=16)
 
 
+class LogSense(Wire, size=10):
+    """Without SP, which would have the device save something."""
+
+    opcode = Bits(byte=0, width=8, value=0x4D)
+    save = Bits(byte=1, msb=0, width=1, value=0)
+    page_control = Bits(byte=2, msb=7, width=2)
+    page = Bits(byte=2, msb=5, width=6)
+    subpage = Bits(byte=3, width=8)
+    parameter = Bits(byte=5, width=16)
+    allocation_bytes = Bits(byte=7, width=16)
+
+
 class ModeSelect6(Wire, size=6):
     opcode = Bits(byte=0, width=8, value=0x15)
     page_format = Bits(byte=1, msb=4, width=1)

@@ -7,20 +7,17 @@ SUPPORTED OPERATION CODES all derive from the row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 
 from backstores.scsi import blocks, inquiry, mode_commands, opcodes, persistent, provisioning, reports
 from backstores.scsi import cdb as formats
 from backstores.scsi import transfers as t
-from backstores.scsi.limits import MAX_TRANSFER_BYTES
 from backstores.scsi.model import Response
-from backstores.scsi.opcodes import Definition
+from backstores.scsi.opcodes import CommandSet, Definition
 from backstores.scsi.persistent import In, Out
 from backstores.scsi.reservations import Access
-from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
 from backstores.scsi.steps import Steps
-from backstores.scsi.unit import Call, Needs
+from backstores.scsi.unit import Call, LogicalUnit, Needs
 from backstores.wire import Wire
 
 W = TypeVar("W", bound=Wire)
@@ -30,7 +27,7 @@ SLOW_S: Final = 120
 
 
 def _supported_opcodes(call: Call, cdb: formats.ReportSupportedOpcodes) -> Response:
-    return opcodes.report(TABLE, cdb)
+    return opcodes.report(of(call.unit).table, cdb)
 
 
 class HasParameters(Protocol):
@@ -171,38 +168,10 @@ _DEFINITIONS: Final[tuple[Definition[Any], ...]] = (
     _reader(formats.GetLbaStatus, provisioning.get_lba_status),
 )
 
-TABLE: Final[opcodes.Table] = {(known.opcode, known.action): known for known in _DEFINITIONS}
-_WITH_ACTIONS: Final = frozenset(opcode for opcode, action in TABLE if action is not None)
+BLOCK_COMMANDS: Final = CommandSet(_DEFINITIONS)
+TABLE: Final = BLOCK_COMMANDS.table
 
 
-def find(cdb: bytes) -> Definition[Wire]:
-    """Find the row of a CDB.
-
-    Raises:
-        CheckCondition: there is none: no such operation code, or no such service action.
-    """
-    return _find(bytes(cdb[: formats.ServiceAction.SIZE]).ljust(formats.ServiceAction.SIZE, b"\0"))
-
-
-@lru_cache(maxsize=512)
-def _find(start_of_cdb: bytes) -> Definition[Wire]:
-    start = formats.ServiceAction.parse(start_of_cdb)
-    if start.opcode not in _WITH_ACTIONS:
-        known = TABLE.get((start.opcode, None))
-        if known is None:
-            raise CheckCondition(Condition.INVALID_OPERATION_CODE)
-        return known
-    known = TABLE.get((start.opcode, start.service_action))
-    if known is None:
-        raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(1, 4))
-    return known
-
-
-def data_out_bytes(cdb: bytes, block_bytes: int) -> int:
-    """Say how much data a host must send for a CDB: nothing for one that will be refused anyway."""
-    try:
-        known = find(cdb)
-        wanted = known.data_out(formats.decode(known.wire, cdb), block_bytes)
-    except CheckCondition:
-        return 0
-    return wanted if wanted <= MAX_TRANSFER_BYTES else 0
+def of(unit: LogicalUnit) -> CommandSet:
+    """Give the commands that a unit carries out: all of them, unless it has a set of its own."""
+    return unit.commands or BLOCK_COMMANDS

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from backstores.scsi import cdb as formats
+from backstores.scsi import transfers
 from backstores.scsi.limits import MAX_COMPARE_BLOCKS, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, Limits
 from backstores.scsi.model import Response
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
@@ -103,6 +104,7 @@ OF_UNIT, OF_PORT, OF_DEVICE = 0, 1, 2
 T10_VENDOR, NAA, RELATIVE_PORT, PORT_GROUP, NAME_STRING = 1, 3, 4, 5, 8
 ISCSI: Final = 5
 
+PROVISIONING: Final = 0xB2
 NOT_THERE: Final = 3
 NO_DEVICE_TYPE: Final = 0x1F
 
@@ -110,7 +112,7 @@ NO_DEVICE_TYPE: Final = 0x1F
 def inquiry(call: Call, cdb: formats.Inquiry) -> Response:
     """INQUIRY."""
     if cdb.vital_product_data:
-        make = PAGES.get(cdb.page)
+        make = _pages(call.at).get(cdb.page)
         if make is None:
             raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(2, 7))
         body = make(call.at)
@@ -147,7 +149,12 @@ def _standard(at: Attachment) -> bytes:
 
 
 def _supported_pages(at: Attachment) -> bytes:
-    return bytes(sorted(PAGES))
+    return bytes(sorted(_pages(at)))
+
+
+def _pages(at: Attachment) -> Mapping[int, Callable[[Attachment], bytes]]:
+    """Give the pages of a unit: of provisioning it speaks only where space can be given back."""
+    return PAGES if at.unit.offers(formats.Unmap) else {code: PAGES[code] for code in PAGES.keys() - {PROVISIONING}}
 
 
 def _serial(at: Attachment) -> bytes:
@@ -191,16 +198,20 @@ def _block_limits(at: Attachment) -> bytes:
     device = at.unit.device
     limits = Limits.of(device)
     physical = device.physical_block_bytes // device.block_bytes
+    unit = at.unit
+    unmap = {
+        "unmap_blocks": MAX_UNMAP_BLOCKS,
+        "unmap_descriptors": MAX_UNMAP_DESCRIPTORS,
+        # A granularity of one block says nothing, and QEMU (7.2) ends by an assertion where it meets 4096-byte ones.
+        "unmap_granularity": physical if physical > 1 else 0,
+    }
     return BlockLimits.build(
-        compare_blocks=MAX_COMPARE_BLOCKS,
+        compare_blocks=MAX_COMPARE_BLOCKS if unit.offers(transfers.CompareAndWrite) else 0,
         granularity=min(device.granularity_blocks, BlockLimits.granularity.mask),
         transfer=limits.transfer,
         optimal=min(device.optimal_blocks, limits.transfer),
-        unmap_blocks=MAX_UNMAP_BLOCKS,
-        unmap_descriptors=MAX_UNMAP_DESCRIPTORS,
-        # A granularity of one block says nothing, and QEMU (7.2) ends by an assertion where it meets 4096-byte ones.
-        unmap_granularity=physical if physical > 1 else 0,
-        write_same_blocks=limits.write_same,
+        write_same_blocks=limits.write_same if unit.offers(transfers.WriteSame16) else 0,
+        **(unmap if unit.offers(formats.Unmap) else {}),
     )
 
 
@@ -218,5 +229,5 @@ PAGES: Final[Mapping[int, Callable[[Attachment], bytes]]] = {
     0x83: _identification,
     0xB0: _block_limits,
     0xB1: _characteristics,
-    0xB2: _provisioning,
+    PROVISIONING: _provisioning,
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from functools import lru_cache
+from typing import Any, Final, Generic, TypeVar
 
 from backstores.scsi import cdb as formats
+from backstores.scsi.limits import MAX_TRANSFER_BYTES
 from backstores.scsi.model import Response
 from backstores.scsi.reservations import Access
 from backstores.scsi.sense import CheckCondition, Condition, FieldPointer
@@ -95,6 +97,48 @@ NOT_SUPPORTED: Final = 1
 SUPPORTED: Final = 3
 
 Table = Mapping[tuple[int, int | None], Definition[Wire]]
+
+
+class CommandSet:
+    """The commands that a unit carries out."""
+
+    def __init__(self, definitions: Iterable[Definition[Any]]) -> None:
+        self.table: Final[Table] = {(known.opcode, known.action): known for known in definitions}
+        self._with_actions = frozenset(opcode for opcode, action in self.table if action is not None)
+        self._find = lru_cache(maxsize=512)(self._found)
+
+    def has(self, wire: type[Wire]) -> bool:
+        """Say whether a command is among them, by its CDB's format."""
+        return any(known.wire is wire for known in self.table.values())
+
+    def find(self, cdb: bytes) -> Definition[Wire]:
+        """Find the row of a CDB.
+
+        Raises:
+            CheckCondition: there is none: no such operation code, or no such service action.
+        """
+        return self._find(bytes(cdb[: formats.ServiceAction.SIZE]).ljust(formats.ServiceAction.SIZE, b"\0"))
+
+    def _found(self, start_of_cdb: bytes) -> Definition[Wire]:
+        start = formats.ServiceAction.parse(start_of_cdb)
+        if start.opcode not in self._with_actions:
+            known = self.table.get((start.opcode, None))
+            if known is None:
+                raise CheckCondition(Condition.INVALID_OPERATION_CODE)
+            return known
+        known = self.table.get((start.opcode, start.service_action))
+        if known is None:
+            raise CheckCondition(Condition.INVALID_FIELD_IN_CDB, pointer=FieldPointer(1, 4))
+        return known
+
+    def data_out_bytes(self, cdb: bytes, block_bytes: int) -> int:
+        """Say how much data a host must send for a CDB: nothing for one that will be refused anyway."""
+        try:
+            known = self.find(cdb)
+            wanted = known.data_out(formats.decode(known.wire, cdb), block_bytes)
+        except CheckCondition:
+            return 0
+        return wanted if wanted <= MAX_TRANSFER_BYTES else 0
 
 
 def report(table: Table, cdb: formats.ReportSupportedOpcodes) -> Response:

@@ -26,8 +26,8 @@ class Capacity16(Wire, size=32):
     last_lba = Bits(byte=0, width=64)
     block_bytes = Bits(byte=8, width=32)
     physical_exponent = Bits(byte=13, msb=3, width=4, doc="logical blocks per physical block, as a power of two")
-    provisioned = Bits(byte=14, msb=7, width=1, value=1, doc="LBPME")
-    reads_zeros = Bits(byte=14, msb=6, width=1, value=1, doc="LBPRZ")
+    provisioned = Bits(byte=14, msb=7, width=1, doc="LBPME")
+    reads_zeros = Bits(byte=14, msb=6, width=1, doc="LBPRZ")
     lowest_aligned = Bits(byte=14, msb=5, width=14)
 
 
@@ -102,9 +102,12 @@ def read_capacity10(call: Call, cdb: formats.ReadCapacity10) -> Response:
 def read_capacity16(call: Call, cdb: formats.ReadCapacity16) -> Response:
     """READ CAPACITY (16)."""
     device = call.unit.device
+    thin = call.unit.offers(formats.Unmap)
     data = Capacity16.build(
         last_lba=device.blocks - 1,
         block_bytes=device.block_bytes,
+        provisioned=thin,
+        reads_zeros=thin,
         physical_exponent=(device.physical_block_bytes // device.block_bytes).bit_length() - 1,
     )
     return Response(data_in=data[: cdb.allocation_bytes])

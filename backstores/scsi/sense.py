@@ -169,15 +169,24 @@ class PointerDescriptor(Wire, size=8):
     pointer = Bits(byte=5, width=16)
 
 
+FIXED_FORMATS: Final = (0x70, 0x71)  # current and deferred errors (SPC-4 table 27)
+
+
 def encode(sense: Sense, descriptor: bool = False) -> bytes:
     """Make the sense data, in descriptor format if D_SENSE asks for it."""
     return _descriptor(sense) if descriptor else _fixed(sense)
 
 
 def key_of(sense: bytes) -> int:
-    """Read the sense key out of sense data that ``encode`` made."""
-    wire = FixedSense if FixedSense.response_code.read(sense) == FixedSense.response_code.value else DescriptorSense
-    return wire.key.read(sense)
+    """Read the sense key out of sense data."""
+    return codes_of(sense)[0]
+
+
+def codes_of(sense: bytes) -> tuple[int, int, int]:
+    """Read sense key, additional sense code and its qualifier; a device may have cut the data short."""
+    raw = sense.ljust(FixedSense.SIZE, b"\0")
+    wire = FixedSense if FixedSense.response_code.read(raw) in FIXED_FORMATS else DescriptorSense
+    return wire.key.read(raw), wire.asc.read(raw), wire.ascq.read(raw)
 
 
 def _pointer_fields(pointer: FieldPointer) -> dict[str, int]:

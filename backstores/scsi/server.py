@@ -16,7 +16,7 @@ from backstores.scsi.reservations import ReservationConflict
 from backstores.scsi.sense import CheckCondition, Condition, Sense, encode, of_failure
 from backstores.scsi.steps import Steps
 from backstores.scsi.store import StoreFailed
-from backstores.scsi.unit import Attachment, Call
+from backstores.scsi.unit import Attachment, Call, LogicalUnit
 
 
 def carry_out(at: Attachment, command: Command) -> Steps:
@@ -34,12 +34,12 @@ def carry_out(at: Attachment, command: Command) -> Steps:
 def _checked(at: Attachment, command: Command) -> Steps:
     if command.attribute is Attribute.ACA:
         raise CheckCondition(Condition.INVALID_INFORMATION_UNIT)  # NormACA is 0: there is no ACA to be in
-    if at.attentions and _tells_attentions(command.cdb):
+    if at.attentions and _tells_attentions(at.unit, command.cdb):
         pending = at.attentions.take()
         at.refresh()
         assert pending is not None
         raise CheckCondition(pending)
-    known = commands.find(command.cdb)
+    known = commands.of(at.unit).find(command.cdb)
     cdb = formats.decode(known.wire, command.cdb)
     objection = at.unit.objection(at, known.access_of(cdb), known.needs)
     if objection is not None:
@@ -48,10 +48,10 @@ def _checked(at: Attachment, command: Command) -> Steps:
     return outcome if isinstance(outcome, Response) else (yield from outcome)
 
 
-def _tells_attentions(cdb: bytes) -> bool:
+def _tells_attentions(unit: LogicalUnit, cdb: bytes) -> bool:
     """Whether a command tells a unit attention; one that we don't know does (SAM-5 clause 5.14)."""
     try:
-        return commands.find(cdb).attention
+        return commands.of(unit).find(cdb).attention
     except CheckCondition:
         return True
 
@@ -59,7 +59,7 @@ def _tells_attentions(cdb: bytes) -> bool:
 def answer_for_absent(siblings: Mapping[int, Attachment], command: Command) -> Response:
     """Answer a command to a LUN that this nexus does not see (SPC-4 clause 6.6.1, SAM-5 clause 4.7.4)."""
     try:
-        known = commands.find(command.cdb)
+        known = commands.BLOCK_COMMANDS.find(command.cdb)
         cdb = formats.decode(known.wire, command.cdb)
         match cdb:
             case formats.Inquiry():

@@ -7,7 +7,8 @@ request; an empty list otherwise), or a ``BlockError`` or ``StoreFailed`` is thr
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from backstores.block import Request, Run
 from backstores.scsi.model import Response
@@ -45,5 +46,24 @@ class Drain:
     tasks: tuple[Task, ...]
 
 
-Step = Request | Exclusive | Turn | Persist | Drain
+@dataclass(slots=True)
+class PassThrough:
+    """Send a CDB to the device that a unit is, as it is (R5). ``answer`` is what has come back."""
+
+    cdb: bytes
+    data_out: memoryview
+    data_in_bytes: int
+    answer: Response = field(default_factory=Response)
+
+
+class Passer(Protocol):
+    """Sends CDBs to a device. ``most_bytes``: what one of them can move."""
+
+    most_bytes: int
+
+    async def send(self, step: PassThrough) -> Response:
+        """Have the device carry a CDB out. That it does not answer is told in sense data, too."""
+
+
+Step = Request | Exclusive | PassThrough | Turn | Persist | Drain
 Steps = Generator[Step, list[Run], Response]

@@ -107,7 +107,9 @@ class TargetNexus:
     def data_out_bytes(self, lun: int, cdb: bytes) -> int:
         """How much data the host must send for a command; 0 for one that takes none, or will be refused."""
         at = self._find(lun)
-        return commands.data_out_bytes(cdb, at.unit.device.block_bytes if at else NO_UNIT_BLOCK_BYTES)
+        if at is None:
+            return commands.BLOCK_COMMANDS.data_out_bytes(cdb, NO_UNIT_BLOCK_BYTES)
+        return commands.of(at.unit).data_out_bytes(cdb, at.unit.device.block_bytes)
 
     async def execute(self, lun: int, command: Command) -> Response | None:
         """Carry a command out. None: it was aborted."""

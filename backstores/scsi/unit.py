@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from backstores.block import Run
 from backstores.device import BlockDevice
@@ -20,10 +21,14 @@ from backstores.scsi.model import Attribute, Command
 from backstores.scsi.modes import ModePages
 from backstores.scsi.reservations import Access, Change, ReservationConflict, Reservations
 from backstores.scsi.sense import CheckCondition, Condition
-from backstores.scsi.steps import Drain, Persist, Step
+from backstores.scsi.steps import Drain, Passer, Persist, Step
 from backstores.scsi.store import MemoryStore, NexusName, UnitState, UnitStore
 from backstores.scsi.taskset import Task, TaskSet
+from backstores.wire import Wire
 from backstores.wwn import Wwn
+
+if TYPE_CHECKING:
+    from backstores.scsi.opcodes import CommandSet
 
 Changes = Generator[Step, list[Run], None]
 """The part of a command that changes the unit's state."""
@@ -89,7 +94,8 @@ class Attachment:
 
     def refresh(self) -> None:
         """Give the hot path its licence, or take it away: called wherever state changes that it depends on."""
-        ready = not self.attentions and self.unit.tasks.unordered and self.unit.attached(self)
+        # A device that hosts speak to must not be written behind its back.
+        ready = not self.attentions and self.unit.tasks.unordered and self.unit.attached(self) and not self.unit.passer
         may_read = ready and self.unit.objection(self, Access.READ, Needs.MEDIUM) is None
         # Without write cache every write must be durable, which only the general path sees to.
         may_write = (
@@ -119,15 +125,27 @@ class Call:
 
 
 class LogicalUnit:
-    """A block device with an identity, mode pages, reservations and a task set."""
+    """A block device with an identity, mode pages, reservations and a task set.
+
+    ``commands`` are those that it carries out, where it is not all of them; see ``backstores.scsi.direct``.
+    """
 
     def __init__(
-        self, device: BlockDevice, identity: Identity, store: UnitStore | None = None, *, removable: bool = False
+        self,
+        device: BlockDevice,
+        identity: Identity,
+        store: UnitStore | None = None,
+        *,
+        removable: bool = False,
+        commands: CommandSet | None = None,
+        passer: Passer | None = None,
     ) -> None:
         self.device = device
         self.identity = identity
         self.store: UnitStore = MemoryStore() if store is None else store
         self.removable = removable
+        self.commands = commands  # None: all that there are
+        self.passer = passer  # for those of ``commands`` that the device itself carries out
         state = self.store.load(identity.wwn) or UnitState()
         self.modes = ModePages(state.modes)
         self.reservations = Reservations.restored(state)
@@ -136,6 +154,10 @@ class LogicalUnit:
         self.ejected = False
         self.closed = False
         self._attachments: dict[Attachment, None] = {}
+
+    def offers(self, wire: type[Wire]) -> bool:
+        """Whether it carries out a command, by its CDB's format."""
+        return self.commands is None or self.commands.has(wire)
 
     # Attachments
 

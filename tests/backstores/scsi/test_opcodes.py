@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backstores.scsi.cdb import ReportSupportedFunctions, ReportSupportedOpcodes
-from backstores.scsi.commands import TABLE, data_out_bytes
+from backstores.scsi.commands import BLOCK_COMMANDS, TABLE
 from backstores.scsi.opcodes import AllHeader, CommandDescriptor, OneHeader, TimeoutsDescriptor
 from backstores.scsi.sense import Condition
 from backstores.scsi.transfers import CompareAndWrite, Read10, Verify10, Write6, Write10, WriteSame16
@@ -110,4 +110,4 @@ def test_task_management_functions(host: Host) -> None:
 )
 def test_how_much_data_a_command_takes(host: Host, cdb: bytes, length: int) -> None:
     """S3: nothing is asked for on behalf of a command that will be refused."""
-    assert data_out_bytes(cdb, 512) == host.nexus.data_out_bytes(0, cdb) == length
+    assert BLOCK_COMMANDS.data_out_bytes(cdb, 512) == host.nexus.data_out_bytes(0, cdb) == length
