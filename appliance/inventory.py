@@ -36,12 +36,13 @@ UNTOLD: Final = frozenset({Problem.ABSENT, Problem.UNFINISHED})
 
 @dataclass(slots=True)
 class OpenAlu:
-    """An ALU that is open and locked."""
+    """An ALU that is open and locked. ``stale`` says why it is an older copy of itself, if it is one (R4)."""
 
     driver: AluDriver
     metadata: AluMetadata
     inspection: Inspection
     failure: str = ""
+    stale: str = ""
 
     @property
     def wwn(self) -> Wwn | None:
@@ -51,7 +52,7 @@ class OpenAlu:
     @property
     def owned(self) -> bool:
         """Whether it may be used."""
-        return self.inspection.ownership is Ownership.OWNED
+        return self.inspection.ownership is Ownership.OWNED and not self.stale
 
     async def commit(self, objects: Sequence[AnyObject]) -> TiergateError | None:
         """Make these the objects on it. What goes wrong is given back, for the other ALUs of a change must end, too."""
@@ -72,13 +73,19 @@ class OpenAlu:
             wwn=self.wwn,
             path=self.driver.path,
             kind="block device" if self.driver.kind == "block" else str(self.driver.kind),
-            state=AluState.FAILED if self.failure else STATE_OF[self.inspection.ownership],
+            state=self._state,
             size_bytes=self.driver.size_bytes,
             free=self.metadata.free if self.owned else (),
             sector_bytes=self.driver.sector_bytes,
             susid=label.susid if label is not None else "",
-            detail=self.failure or self.inspection.detail,
+            detail=self.failure or self.stale or self.inspection.detail,
         )
+
+    @property
+    def _state(self) -> AluState:
+        if self.failure:
+            return AluState.FAILED
+        return AluState.STALE if self.stale else STATE_OF[self.inspection.ownership]
 
 
 class Inventory:
@@ -172,19 +179,20 @@ class Inventory:
         alu = self.by_path(path)
         found = alu.inspection
         match found.ownership:
-            case Ownership.OWNED:
+            case Ownership.OWNED if not alu.stale:
                 raise UsageError(f"alu {path!r} belongs to this appliance already")
             case Ownership.NEWER:
                 raise UsageError(f"alu {path!r} is never overwritten by this release: {found.detail}; wipe it yourself")
-            case Ownership.DATA | Ownership.FOREIGN | Ownership.DAMAGED if not force:
-                raise UsageError(f"alu {path!r} {found.detail}; claim it with force=yes if that may be lost")
+            case Ownership.OWNED | Ownership.DATA | Ownership.FOREIGN | Ownership.DAMAGED if not force:
+                detail = f"is {alu.stale}" if alu.stale else found.detail
+                raise UsageError(f"alu {path!r} {detail}; claim it with force=yes if that may be lost")
         try:
             await alu.metadata.format(self._susid, new_device_wwn())
         except AluError as error:
             alu.failure = str(error)
             raise
         alu.inspection = await alu.metadata.inspect(self._susid)
-        alu.failure = ""
+        alu.failure = alu.stale = ""
         self._note_driver(alu)
         return alu
 
@@ -195,6 +203,13 @@ class Inventory:
         if alu.wwn is not None:
             del self.drivers[alu.wwn]
         await self._engine.release(alu.driver)
+
+    def set_aside(self, alu: OpenAlu, why: str) -> None:
+        """Use an ALU no longer: it is an older copy of itself."""
+        log.error("alu %s is not used: it is %s", alu.driver.path, why)
+        if alu.wwn is not None:
+            del self.drivers[alu.wwn]
+        alu.stale = why
 
     def records(self) -> list[AluRecord]:
         """Give what is stored on each owned ALU."""

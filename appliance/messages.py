@@ -19,6 +19,7 @@ class AluState(enum.StrEnum):
     FOREIGN = "foreign"  # another appliance's SUSID
     LEGACY = "legacy"  # attached as it is: not one byte of it is ours (R5)
     DAMAGED = "damaged"  # a metadata region that no copy of can be read
+    STALE = "stale"  # an older copy of an ALU of this appliance: never used (R4)
     MISSING = "missing"  # known from the settings, but it can't be opened
     FAILED = "failed"  # opened, but it answered with errors
 
@@ -34,12 +35,39 @@ class AluStatus(msgspec.Struct, frozen=True, kw_only=True):
     free: tuple[Extent, ...] = ()
     sector_bytes: int = 512
     susid: str = ""
+    gs_member: bool = False
     detail: str = ""
 
     @property
     def free_bytes(self) -> int:
         """What is left for partitions, all free extents together."""
         return sum(extent.length_bytes for extent in self.free)
+
+
+class GsState(enum.StrEnum):
+    """Whether the configuration can be changed (R4)."""
+
+    NONE = "none"  # no ALU, no set: what needs no ALU can be changed
+    READY = "ready"
+    READ_ONLY = "read only"  # fewer than a majority of the members answer
+
+
+class GsMember(msgspec.Struct, frozen=True):
+    """A member of the GS set; ``trouble`` says why it has no vote, and is empty if it has one."""
+
+    alu: Wwn
+    path: str
+    trouble: str = ""
+
+
+class GsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The GS set. ``detail`` says why it is read only, and what to do."""
+
+    state: GsState
+    epoch: int = 0
+    generation: int = 0
+    members: tuple[GsMember, ...] = ()
+    detail: str = ""
 
 
 class VolumeState(enum.StrEnum):

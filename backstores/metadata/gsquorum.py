@@ -154,13 +154,17 @@ def next_members(current: Sequence[Wwn], candidates: Sequence[Candidate]) -> tup
 
 
 def with_entries(roster: Iterable[RosterEntry], seen: Iterable[RosterEntry]) -> tuple[RosterEntry, ...]:
-    """Put what was seen of ALUs in the place of what was known of them; neither number ever goes back."""
+    """Put what was seen of ALUs in the place of what was known of them; nothing ever goes back in one epoch.
+
+    With a new epoch the generation starts where the ALU is found: it has been judged, and may have lost objects.
+    """
     known = {entry.alu: entry for entry in roster}
     for entry in seen:
         old = known.get(entry.alu, entry)
-        known[entry.alu] = msgspec.structs.replace(
-            entry, epoch=max(old.epoch, entry.epoch), generation=max(old.generation, entry.generation)
-        )
+        if entry.epoch <= old.epoch:
+            newest = max(old.generation, entry.generation)
+            entry = msgspec.structs.replace(entry, epoch=old.epoch, generation=newest)
+        known[entry.alu] = entry
     detached = [entry for entry in known.values() if entry.usage is Usage.DETACHED]
     forgotten = sorted(detached, key=lambda entry: (-entry.epoch, entry.alu))[MOST_DETACHED:]
     return tuple(sorted(entry for entry in known.values() if entry not in forgotten))

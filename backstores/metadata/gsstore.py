@@ -70,6 +70,7 @@ class Fence(Protocol):
 class GsDisk:
     """An ALU that is there. ``disk`` tells what it would fail together with; ``generation`` is that of its objects.
 
+    ``sound`` is false where newer objects were lost, so that their generation says nothing about the ALU's age.
     ``copy`` is what it holds, None where that is not known; ``trouble`` the error that it answered with last.
     """
 
@@ -78,14 +79,16 @@ class GsDisk:
     disk: str
     storage: Storage
     fence: Fence
-    generation: int | None = None
+    generation: int = 0
+    sound: bool = True
     copy: Copy | None = None
     trouble: str = ""
 
     @property
     def look(self) -> Look:
         """What decisions about it go by."""
-        return Look(self.copy or gscopy.unreadable(self.alu, self.trouble), self.fence.epoch, self.generation)
+        copy = self.copy or gscopy.unreadable(self.alu, self.trouble)
+        return Look(copy, self.fence.epoch, self.generation if self.sound else None)
 
     @property
     def why_not(self) -> str:
@@ -96,7 +99,7 @@ class GsDisk:
     def entry(self) -> RosterEntry:
         """What the roster shall say of it."""
         hint = gsformat.path_hint(self.path)
-        return RosterEntry(self.alu, hint, epoch=self.fence.epoch, generation=self.generation or 0)
+        return RosterEntry(self.alu, hint, epoch=self.fence.epoch, generation=self.generation)
 
 
 class GsStore:

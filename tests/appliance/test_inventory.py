@@ -284,3 +284,27 @@ def test_a_label_copy_that_is_damaged_is_told(tmp_path: Path, caplog: pytest.Log
 
     on_files(scenario)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_an_older_copy_is_listed_and_not_used_until_a_person_insists(tmp_path: Path) -> None:
+    """R4: what it holds is out of date; claimed by force it is a new ALU, under a new name."""
+    path = str(tmp_path / "a.img")
+    claimed_by(SUSID, tmp_path / "a.img")
+
+    async def scenario(inventory: Inventory) -> None:
+        alu = await inventory.attach(path)
+        wwn = alu.wwn
+        inventory.set_aside(alu, "an older copy: made yesterday")
+        status = alu.status()
+        assert (status.state, status.wwn, status.free) == (AluState.STALE, None, ())
+        assert "made yesterday" in status.detail
+        assert inventory.records() == []
+        assert inventory.drivers == {}
+        assert not inventory.complete
+        with pytest.raises(UsageError, match=r"made yesterday; claim it with force=yes"):
+            await inventory.claim(path, force=False)
+        claimed = await inventory.claim(path, force=True)
+        assert claimed.status().state is AluState.OWNED
+        assert claimed.wwn not in (None, wwn)
+
+    on_files(scenario)

@@ -180,12 +180,16 @@ def test_who_is_a_member_next(current: Sequence[int], there: Sequence[int], expe
     assert set(found) == {alu(n) for n in expected}
 
 
-def test_neither_epoch_nor_generation_in_the_roster_ever_goes_back() -> None:
+@pytest.mark.parametrize(
+    ("epoch", "generation", "expected"),
+    [(5, 9, (5, 9)), (5, 6, (5, 7)), (4, 6, (5, 7)), (6, 3, (6, 3))],
+    ids=["newer", "older-objects", "older-epoch", "next-epoch"],
+)
+def test_the_roster_does_not_go_back_in_one_epoch(epoch: int, generation: int, expected: tuple[int, int]) -> None:
     """M2: an ALU that is seen with less is an older copy; the roster must go on saying so."""
-    [entry] = with_entries(
-        [RosterEntry(alu(0), "a", epoch=5, generation=7)], [RosterEntry(alu(0), "b", epoch=4, generation=9)]
-    )
-    assert (entry.path, entry.epoch, entry.generation) == ("b", 5, 9)
+    known = [RosterEntry(alu(0), "a", epoch=5, generation=7)]
+    [entry] = with_entries(known, [RosterEntry(alu(0), "b", epoch=epoch, generation=generation)])
+    assert (entry.path, entry.epoch, entry.generation) == ("b", *expected)
 
 
 def test_only_so_many_detached_alus_are_remembered() -> None:
