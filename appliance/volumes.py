@@ -21,13 +21,15 @@ from backstores.alu.base import AluDriver
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
 from backstores.metadata.bitmap import Geometry, Place
-from backstores.metadata.legacy import WHOLE_LAYOUTS
+from backstores.metadata.legacy import DIRECT_LAYOUT, WHOLE_LAYOUTS
 from backstores.metadata.merge import SystemImage
 from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject, VolumeObject
+from backstores.scsi.direct import DEVICE_COMMANDS, PLAIN_COMMANDS
 from backstores.scsi.store import UnitStore
 from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.volume import loss
 from backstores.volume.dirty import DirtyLog, LegLog
+from backstores.volume.passing import passer_of
 from backstores.volume.volume import Volume
 from backstores.wwn import Wwn
 
@@ -125,14 +127,24 @@ class Volumes:
         async def persist(changed: Sequence[AnyObject]) -> None:
             await self._record(known, changed)
 
-        volume = Volume(known.objects, await self._drivers(known), self.engine, logs, persist)
-        unit = LogicalUnit(volume, Identity(volume.wwn), self.unit_store)
+        drivers = await self._drivers(known)
+        volume = Volume(known.objects, drivers, self.engine, logs, persist)
+        unit = await self._unit(known, volume, drivers)
         await volume.publish_logs()
         served = Served(volume, unit)
         known.served, known.reason = served, ""
         if volume.pin_reads():
             log.warning("volume %s was not stopped cleanly: copying its dirty regions", known.head.name)
             served.resync = asyncio.create_task(_resynchronize(known.head.name, served))
+
+    async def _unit(self, known: Known, volume: Volume, drivers: Mapping[Wwn, AluDriver]) -> LogicalUnit:
+        """Make the logical unit of a volume; that of a direct one leaves to its ALU what this understands."""
+        commands, passer = None, None
+        if known.head.layout == DIRECT_LAYOUT:
+            [driver] = drivers.values()
+            passer = await passer_of(self.engine, driver)
+            commands = PLAIN_COMMANDS if passer is None else DEVICE_COMMANDS
+        return LogicalUnit(volume, Identity(volume.wwn), self.unit_store, commands=commands, passer=passer)
 
     async def _drivers(self, known: Known) -> Mapping[Wwn, AluDriver]:
         """Give the drivers of the ALUs that a volume may lie on."""

@@ -15,7 +15,7 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 
 from backstores.alu.base import AluDriver, AluError, AluOp, ByteRun, Transfers
 from backstores.alu.descriptor import DescriptorDriver
@@ -29,6 +29,8 @@ DEPTH: Final = 128  # operations of one ALU under way: one that hangs must not u
 NO_FD: Final = -1  # the lane of calls that concern no descriptor yet
 
 D = TypeVar("D", bound=AluDriver)
+P = ParamSpec("P")
+T = TypeVar("T")
 Attempt = Callable[[Sequence[memoryview], int], Awaitable[int]]
 
 
@@ -189,6 +191,17 @@ class Engine:
         lane.check(AluOp.STATUS, offset, length)
         async with lane.gate:
             return await lane.transfers.status(offset, length) if length else []
+
+    async def call(self, driver: DescriptorDriver, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function that concerns an ALU in a worker; the ALU is not released before it ends.
+
+        Raises:
+            AluError: the ALU is closed. What else the function raises is raised here.
+        """
+        lane = self._lane(driver)
+        lane.check(AluOp.STATUS, 0, 0)
+        async with lane.gate:
+            return await self._backend.call(driver.fd, function, *args, **kwargs)
 
     def _lane(self, driver: AluDriver) -> _Lane:
         lane = self._lanes.get(driver)

@@ -15,6 +15,7 @@ from appliance.sp import StorageProcessor
 from backstores.block import Op, Request
 from backstores.device import BlockDevice
 from backstores.errors import TiergateError, UsageError
+from backstores.scsi.direct import PLAIN_COMMANDS
 from backstores.wwn import Wwn
 from tests.support.engines import loop_device, noise
 from tests.support.legacy import ODD, MemoryRecords, digest, old_data, storage_processor, whole
@@ -353,3 +354,26 @@ def test_a_disk_is_served_in_its_own_sectors(tmp_path: Path, sector_bytes: int) 
 
         on(tmp_path, MemoryRecords(), scenario, Path(path))
         assert digest(tmp_path / "backing") == before
+
+
+def test_a_direct_volume_of_a_file_is_read_written_and_flushed(tmp_path: Path) -> None:
+    """R5: after a restart, too; a legacy one takes all commands."""
+    old, records = tmp_path / "old.img", MemoryRecords()
+    old_data(old)
+
+    async def made(sp: StorageProcessor) -> None:
+        await sp.create_volume(whole(sp, layout="direct"))
+
+    async def found(sp: StorageProcessor) -> None:
+        [volume] = sp.volumes()
+        unit = sp._volumes.unit(volume.wwn)
+        assert unit is not None
+        assert (unit.commands, unit.passer) == (PLAIN_COMMANDS, None)
+        assert await read(sp, volume.wwn, 0, 8) == noise(4096)
+        await sp.delete_volume(volume.wwn)
+        legacy = sp._volumes.unit((await sp.create_volume(whole(sp))).wwn)
+        assert legacy is not None
+        assert legacy.commands is None
+
+    on(tmp_path, records, made, old)
+    on(tmp_path, records, found, old)
