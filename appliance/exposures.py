@@ -51,7 +51,9 @@ class Exposures:
     _owners: WeakKeyDictionary[TargetNexus, Owner] = field(default_factory=WeakKeyDictionary)
 
     def __post_init__(self) -> None:
-        self.device = TargetDevice(self.iqn)
+        # Each portal group is one port of the target device (RFC 7143 clause 4.4.1), numbered by its tag.
+        tags = dict.fromkeys(portal.group_tag for portal in self.portals)
+        self.device = TargetDevice(self.iqn, tuple(tags) or (1,))
 
     # What the iSCSI target asks
 

@@ -10,16 +10,17 @@ import asyncio
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from appliance.exposures import Exposures, FindUnit
 from appliance.messages import Exposure, HostDefinition, SessionStatus
+from appliance.namespaces import inside
+from appliance.portals import Groups, PortalAddress
 from backstores.errors import UsageError
 from backstores.iscsi import access
-from backstores.iscsi.portal import Portal
+from backstores.iscsi.portal import Portal, open_socket
+from backstores.iscsi.session import SessionRegistry
 from backstores.wwn import Wwn
-
-GROUP_TAG: Final = 1  # one storage processor, one portal group
 
 
 class FrontEnd(Protocol):
@@ -53,20 +54,30 @@ class FrontEnd(Protocol):
 
 
 class Embedded:
-    """The portal in this process."""
+    """The portals in this process."""
 
-    def __init__(self, target_iqn: str, address: str, port: int, find_unit: FindUnit) -> None:
-        self._exposures = Exposures(target_iqn, (access.Portal(address, port, GROUP_TAG),), find_unit)
-        self._portal = Portal(self._exposures, group_tag=GROUP_TAG)
-        self._exposures.drop_host = self._portal.drop_host
-        self._address, self._port = address, port
+    def __init__(self, target_iqn: str, groups: Groups, find_unit: FindUnit) -> None:
+        known = tuple(access.Portal(p.address, p.port, tag) for tag, portals in groups.items() for p in portals)
+        self._exposures = Exposures(target_iqn, known, find_unit)
+        self._registry = SessionRegistry()
+        self._exposures.drop_host = self._registry.drop_host
+        self._listening: list[Portal] = []
+        self._groups = groups
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen on every portal."""
+        for tag, portals in self._groups.items():
+            for portal in portals:
+                await self._listen(tag, portal)
+
+    async def _listen(self, group_tag: int, at: PortalAddress) -> None:
+        portal = Portal(self._exposures, registry=self._registry, group_tag=group_tag)
         try:
-            await self._portal.start(self._address, self._port)
+            # The thread of another namespace makes the socket, and the socket stays in it.
+            await portal.serve(inside(at.namespace, lambda: open_socket(at.address, at.port)))
         except UsageError as error:
-            raise UsageError(f"{error}; choose another with --portal ADDRESS:PORT") from error
+            raise UsageError(f"portal {at}: {error}; choose another with --portal ADDRESS:PORT") from error
+        self._listening.append(portal)
 
     async def set(self, hosts: Sequence[HostDefinition], exposures: Sequence[Exposure]) -> None:
         """Change LUN maps, and end the sessions of hosts that were changed."""
@@ -80,7 +91,7 @@ class Embedded:
         """Do nothing: units that go off line end their commands themselves."""
 
     def sessions(self) -> list[SessionStatus]:
-        """List what the portal has."""
+        """List what the portals have; those of one group know the same sessions."""
         return [
             SessionStatus(
                 host=info.host,
@@ -88,13 +99,14 @@ class Embedded:
                 address=info.address,
                 luns=self._exposures.luns_of(info.host),
             )
-            for info in self._portal.sessions()
+            for group in {portal.group_tag: portal for portal in self._listening}.values()
+            for info in group.sessions()
             if info.target is not None
         ]
 
     async def close(self) -> None:
         """Stop listening, and say goodbye."""
-        await self._portal.close()
+        await asyncio.gather(*(portal.close() for portal in self._listening))
 
 
 class Choice(enum.StrEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
 import resource
@@ -28,6 +27,7 @@ from appliance.mic.store import Store, open_store
 from appliance.mic.values import parse_iscsi_pattern, shown
 from appliance.mic.views import untold
 from appliance.notify import READY, STOPPING, Notifier
+from appliance.portals import PortalAddress, parse_portals
 from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
 from backstores.engine.polling import PollingSelector
@@ -45,8 +45,7 @@ class Options:
     """What stands on the command line."""
 
     state: Path
-    address: str
-    port: int
+    portals: tuple[PortalAddress, ...]
     database: str | None
     iqn: str | None
     susid: str | None
@@ -77,7 +76,12 @@ def parse(argv: Sequence[str]) -> Options:
     """Read the command line; argparse ends the process with status 2 where it is wrong."""
     parser = argparse.ArgumentParser(prog="tiergate serve", description="Run the appliance in the foreground.")
     parser.add_argument("--state", type=Path, default=None, help="folder of settings and socket (TIERGATE_STATE)")
-    parser.add_argument("--portal", default=DEFAULT_PORTAL, metavar="ADDRESS:PORT", help=f"default {DEFAULT_PORTAL}")
+    parser.add_argument(
+        "--portal",
+        action="append",
+        metavar="[NAMESPACE/]ADDRESS:PORT",
+        help=f"where hosts log in, default {DEFAULT_PORTAL}; may be given again, and lie in a network namespace",
+    )
     parser.add_argument(
         "--frontend",
         choices=[str(choice) for choice in Choice],
@@ -100,14 +104,14 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--verbose", action="store_true", help="log every detail")
     found = parser.parse_args(list(argv))
     try:
-        address, port = parse_portal(found.portal)
+        portals = parse_portals(found.portal or [DEFAULT_PORTAL])
         iqn = None if found.iqn is None else parse_target_name(found.iqn)
         susid = None if found.susid is None else parse_susid(found.susid)
     except UsageError as error:
         parser.error(str(error))
     state = (default_state(os.environ, os.geteuid()) if found.state is None else found.state).absolute()
     frontend = Choice(found.frontend)
-    return Options(state, address, port, found.database, iqn, susid, frontend, found.demo, found.scan, found.verbose)
+    return Options(state, portals, found.database, iqn, susid, frontend, found.demo, found.scan, found.verbose)
 
 
 def parse_target_name(text: str) -> str:
@@ -131,25 +135,6 @@ def parse_susid(text: str) -> str:
     if not (0 < len(text) <= SUSID_BYTES and text.isascii() and text.isprintable()):
         raise UsageError(f"susid {shown(text)} is not 1 to {SUSID_BYTES} printable ascii characters")
     return text
-
-
-def parse_portal(text: str) -> tuple[str, int]:
-    """Read ``address:port``, an IPv6 address in brackets.
-
-    Raises:
-        UsageError: it is none.
-    """
-    host, _, port = text.rpartition(":")
-    try:
-        address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
-        number = int(port)
-    except ValueError:
-        raise UsageError(
-            f"portal {text!r} is not ADDRESS:PORT with a numeric address, such as 127.0.0.1:3260"
-        ) from None
-    if not 1 <= number <= 65535:
-        raise UsageError(f"portal port {number} is not between 1 and 65535")
-    return address, number
 
 
 async def serve(options: Options) -> None:
@@ -185,7 +170,7 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
     identity = _identity(store, options)
     front_end = await choose(options.frontend, prepare)
     log.info("front end: %s (%s)", front_end.name, front_end.why)
-    sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.address, options.port, lio=front_end.lio)
+    sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.portals, lio=front_end.lio)
     management = Management(store, sp, disks=find_disks)
     dispatcher = Dispatcher(management)
     manager = Notifier(os.environ)
@@ -195,7 +180,8 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
         await asyncio.to_thread(_keep, identity, store)
         if await _started(options, management, dispatcher, sp, ended):
             log.info("uncached I/O by %s; target %s", engine.backend, identity.iqn)
-            print(f"ready: portal {sp.portal}, management {options.state / 'tiergate.sock'}", flush=True)
+            where = ", ".join(portal.for_hosts for portal in options.portals)
+            print(f"ready: portal {where}, management {options.state / 'tiergate.sock'}", flush=True)
             manager.say(READY)
             async with manager.watched():
                 await ended.wait()

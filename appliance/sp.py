@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
-from appliance.front_end import GROUP_TAG, Embedded, FrontEnd
+from appliance.front_end import Embedded, FrontEnd
 from appliance.inventory import Inventory
 from appliance.legacy import LegacyAlus, NoRecords, RecordStore
 from appliance.messages import AluStatus, Exposure, HostDefinition, SessionStatus, VolumeStatus
 from appliance.mic.store import Store, StoreError
-from appliance.reach import address_for_hosts
+from appliance.portals import PortalAddress, groups
 from appliance.volumes import CLEAN_INTERVAL_S, Volumes, describe
 from backstores.engine.engine import Engine
 from backstores.errors import CorruptError, TiergateError, UsageError
@@ -62,15 +63,14 @@ class StorageProcessor:
         store: Store,
         susid: str,
         target_iqn: str,
-        address: str,
-        port: int,
+        portals: Sequence[PortalAddress],
         *,
         lio: bool = False,
         records: RecordStore | None = None,
     ) -> None:
         self.susid = susid
         self.target_iqn = target_iqn
-        self.portal = numeric_portal(address_for_hosts(address), port)
+        self.portal = portals[0].for_hosts
         self._inventory = Inventory(engine, susid)
         self._legacy = LegacyAlus(engine, susid, records or NoRecords())
         self._volumes = Volumes(engine, self._inventory, self._legacy, StoredUnits(store))
@@ -78,9 +78,9 @@ class StorageProcessor:
         if lio:
             from appliance.lio.make import make_lio  # not needed where the kernel has no LIO
 
-            self._front_end = make_lio(susid, target_iqn, GROUP_TAG, numeric_portal(address, port), self._volumes.unit)
+            self._front_end = make_lio(susid, target_iqn, groups(portals), self._volumes.unit)
         else:
-            self._front_end = Embedded(target_iqn, address, port, self._volumes.unit)
+            self._front_end = Embedded(target_iqn, groups(portals), self._volumes.unit)
         self._cleaner: asyncio.Task[None] | None = None
         self._started = False
 
@@ -188,8 +188,3 @@ class StorageProcessor:
     async def _assemble(self) -> None:
         await self._volumes.assemble()
         await self._front_end.refresh()
-
-
-def numeric_portal(address: str, port: int) -> str:
-    """Write an address and a port as one, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -122,7 +122,7 @@ def test_every_command_of_the_readme_can_be_typed(line: str, monkeypatch: pytest
     monkeypatch.setattr(words, "LOCALIZERS", {**words.LOCALIZERS, DOCUMENT: str})  # site.yaml is not there
     _, *rest = shlex.split(line.split(" > ")[0])
     if rest[0] == "serve":
-        assert parse(rest[1:]).port
+        assert parse(rest[1:]).portals
     elif rest[0] == "help":
         show_help(rest[1:], json=False)
     else:

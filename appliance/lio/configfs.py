@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from appliance.lio.plan import MakeFolder, MakeLink, Present, RemoveFolder, RemoveLink, Set
+from appliance.lio import reservations
+from appliance.lio.plan import MakeFolder, MakeLink, Present, RemoveFolder, RemoveLink, RestoreReservations, Set
+from appliance.lio.reservations import ROOT
 from appliance.lio.rules import UNSET
-from appliance.lio.tree import ALIAS, ENABLE, NAMES, Kind, Node, Site
+from appliance.lio.tree import ALIAS, ENABLE, HBA, NAMES, SERIAL, Kind, Node, Site
+from appliance.namespaces import inside
 from backstores.errors import TiergateError
 
-ROOT: Final = Path("/sys/kernel/config/target")
+RESERVATIONS: Final = "pr/res_aptpl_metadata"
 LINK: Final = "tiergate"
 """What our links are called; the kernel doesn't mind."""
 
-FolderStep = MakeFolder | RemoveFolder | Set | MakeLink | RemoveLink
+FolderStep = MakeFolder | RemoveFolder | Set | MakeLink | RemoveLink | RestoreReservations
 """The steps that are this module's; the others are the handlers'."""
 
 
@@ -38,11 +41,12 @@ class Configfs:
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
         self._steps: dict[type, Callable[..., None]] = {
-            MakeFolder: lambda step: os.mkdir(self.root / step.path),
+            MakeFolder: lambda step: inside(step.namespace, lambda: os.mkdir(self.root / step.path)),
             RemoveFolder: lambda step: os.rmdir(self.root / step.path),
             Set: self._set,
             MakeLink: lambda step: os.symlink(self.root / step.link, self.root / step.path / LINK),
             RemoveLink: lambda step: os.unlink(self._links(step.path)[0]),
+            RestoreReservations: self._restore,
         }
 
     def carry_out(self, step: FolderStep) -> None:
@@ -50,6 +54,7 @@ class Configfs:
 
         Raises:
             LioError: the kernel refused it; nothing has changed.
+            UsageError: it was to be done in a network namespace that is not there.
         """
         try:
             self._steps[type(step)](step)
@@ -57,9 +62,15 @@ class Configfs:
             raise LioError(step.path, _explain(step, error)) from error
 
     def _set(self, step: Set) -> None:
-        value = UNSET if step.name.startswith("auth/") and not step.value else step.value
-        # One write, without a line's end: configfs takes each write as a whole value.
-        handle = os.open(self.root / step.path / step.name, os.O_WRONLY)
+        self._write(step.path, step.name, UNSET if step.name.startswith("auth/") and not step.value else step.value)
+
+    def _restore(self, step: RestoreReservations) -> None:
+        for registration in reservations.kept_for(step.serial, step.lun, reservations.folder(self.root)):
+            self._write(step.path, RESERVATIONS, registration)
+
+    def _write(self, path: str, name: str, value: str) -> None:
+        """Write a setting at once, without a line's end: configfs takes each write as a whole value."""
+        handle = os.open(self.root / path / name, os.O_WRONLY)
         try:
             os.write(handle, value.encode())
         finally:
@@ -83,32 +94,33 @@ class Configfs:
         return Present(nodes, frozenset(foreign))
 
     def _backstores(self, site: Site) -> Iterator[tuple[str, Node | None]]:
-        if not (self.root / site.hba).is_dir():
+        if not (self.root / HBA).is_dir():
             return
-        yield site.hba, Node(Kind.HBA)
-        for name in self._folders(site.hba):
-            path = f"{site.hba}/{name}"
+        yield HBA, Node(Kind.HBA)
+        for name in self._folders(HBA):
+            path = f"{HBA}/{name}"
             ours = name.startswith(site.backstore_prefix)
             yield path, self._node(Kind.BACKSTORE, path) if ours else None
 
     def _target(self, site: Site) -> Iterator[tuple[str, Node | None]]:
         if not (self.root / site.target).is_dir():
             return
-        groups = [f"{site.target}/{name}" for name in self._folders(site.target) if name.startswith("tpgt_")]
-        strange = [group for group in groups if self._read(group, ALIAS) != site.alias and not self._bare(group)]
-        yield site.target, None if strange else Node(Kind.TARGET)
-        for group in groups:
-            if group != site.group or group in strange:
-                yield group, None  # another storage processor's, or not even ours
+        folders = [f"{site.target}/{name}" for name in self._folders(site.target) if name.startswith("tpgt_")]
+        groups = {group: site.namespace_in(self._read(group, ALIAS)) for group in folders}
+        groups.update({group: "" for group in folders if groups[group] is None and self._bare(group)})
+        yield site.target, None if None in groups.values() else Node(Kind.TARGET)
+        for group, namespace in groups.items():
+            if namespace is None:
+                yield group, None
             else:
-                yield from self._group(group)
+                yield from self._group(group, namespace)
 
-    def _group(self, group: str) -> Iterator[tuple[str, Node]]:
+    def _group(self, group: str, namespace: str) -> Iterator[tuple[str, Node]]:
         yield group, self._node(Kind.GROUP, group)
         for kind, folder in ((Kind.LUN, "lun"), (Kind.ACL, "acls"), (Kind.PORTAL, "np")):
             for name in self._folders(f"{group}/{folder}"):
                 path = f"{group}/{folder}/{name}"
-                yield path, self._node(kind, path)
+                yield path, self._node(kind, path, namespace if kind is Kind.PORTAL else "")
                 if kind is Kind.ACL:
                     for below in self._folders(path):
                         if below.startswith("lun_"):
@@ -119,11 +131,11 @@ class Configfs:
         filled = any(self._folders(f"{group}/{folder}") for folder in ("lun", "acls", "np"))
         return not filled and self._read(group, ENABLE) == "0"
 
-    def _node(self, kind: Kind, path: str) -> Node:
+    def _node(self, kind: Kind, path: str, namespace: str = "") -> Node:
         settings = {name: self._read(path, name) for name in NAMES.get(kind, ())}
         links = self._links(path) if kind in (Kind.LUN, Kind.MAPPED_LUN) else []
         link = os.path.relpath(os.path.realpath(links[0]), self.root) if links else ""
-        return Node(kind, settings, link)
+        return Node(kind, settings, link, namespace)
 
     def _read(self, path: str, name: str) -> str:
         compose = COMPOSED.get(name)
@@ -156,7 +168,7 @@ def _control(read: Callable[[str], str]) -> str:
 COMPOSED: Final[Mapping[str, Callable[[Callable[[str], str]], str]]] = {
     "control": _control,
     # "T10 VPD Unit Serial Number: ..."
-    "wwn/vpd_unit_serial": lambda read: read("wwn/vpd_unit_serial").rpartition(":")[2].strip(),
+    SERIAL: lambda read: read(SERIAL).rpartition(":")[2].strip(),
 }
 """Settings that don't read as they are written."""
 
@@ -174,12 +186,18 @@ def _explain(step: FolderStep, reason: OSError) -> str:
         case Set():
             return f"LIO refuses the value for {step.path}/{step.name}: {reason.strerror}"
         case MakeFolder(kind=Kind.PORTAL):
+            where = f"{name} in network namespace {step.namespace}" if step.namespace else name
             return (
-                f"LIO can't listen on {name}: the port is taken or the address is not ours ({reason.strerror});"
+                f"LIO can't listen on {where}: the port is taken or the address is not ours ({reason.strerror});"
                 " `ss -ltnp` shows who has it; choose another with --portal ADDRESS:PORT"
             )
         case MakeFolder(kind=Kind.TARGET):
             return f"LIO refuses the target name {name}: {reason.strerror}; choose another with --iqn"
         case MakeFolder(kind=Kind.ACL):
             return f"LIO refuses the initiator name {name}: {reason.strerror}"
+        case RestoreReservations():
+            return (
+                f"the reservations that were kept for {name} can't be restored ({reason.strerror}); "
+                f"to go on without them, remove pr/aptpl_{step.serial} from the folder that {ROOT}/dbroot names"
+            )
     return f"LIO refuses {type(step).__name__} at {step.path}: {reason.strerror}"

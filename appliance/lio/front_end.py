@@ -20,7 +20,7 @@ from appliance.lio import rules
 from appliance.lio.configfs import Configfs, LioError
 from appliance.lio.plan import Present, StartHandler, Step, StopHandler, after, plan
 from appliance.lio.sessions import read_sessions
-from appliance.lio.tree import Disk, Node, Site, Tree, lun_numbers, numbers_in, wanted
+from appliance.lio.tree import HBA, Disk, Node, Site, Tree, lun_numbers, numbers_in, wanted
 from appliance.messages import Exposure, HostDefinition, SessionStatus
 from backstores.errors import TiergateError, UsageError
 from backstores.scsi.unit import LogicalUnit
@@ -89,7 +89,7 @@ class Lio:
         async with self._changing:
             self._listener = self._listen()
             self._present = await asyncio.to_thread(self._configfs.read, self._site)
-            taken_over = sum(path.startswith(f"{self._site.hba}/") for path in self._present.nodes)
+            taken_over = sum(path.startswith(f"{HBA}/") for path in self._present.nodes)
             if taken_over:
                 log.info("taking over %d backstores of an appliance that was killed", taken_over)
             for reason in rules.refusals(self._hosts, self._exposures).values():
@@ -131,7 +131,8 @@ class Lio:
 
     def sessions(self) -> list[SessionStatus]:
         """List what LIO says; of several sessions of one initiator it tells the last only."""
-        return read_sessions(self._configfs.root / self._site.group, self._hosts, self._exposures)
+        groups = [self._configfs.root / folder for folder in self._site.group_folders]
+        return [session for group in groups for session in read_sessions(group, self._hosts, self._exposures)]
 
     async def close(self) -> None:
         """Log the hosts out, and remove all that is ours."""
@@ -177,7 +178,7 @@ class Lio:
         return Disk(wwn, unit.device.blocks * unit.device.block_bytes, unit.device.block_bytes)
 
     def _volume_at(self, path: str) -> Wwn | None:
-        prefix = f"{self._site.hba}/{self._site.backstore_prefix}"
+        prefix = f"{HBA}/{self._site.backstore_prefix}"
         return self._site.wwn_of(path) if path.startswith(prefix) else None
 
     async def _remove_all(self) -> None:

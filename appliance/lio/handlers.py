@@ -1,6 +1,7 @@
 """What answers a backstore's commands: a TCMU handler with a nexus of its own (``backstores.tcmu``).
 
 The ring tells neither initiator nor port, so all hosts of a volume share one nexus, whose LUN 0 is the volume.
+Where there are several ports, the unit must not name the one by which it was asked, for it can't know.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class Handlers:
     """Opens the handlers of one storage processor."""
 
     target_iqn: str
-    group_tag: int
+    group_tags: tuple[int, ...]
 
     async def open(self, folder: str, unit: LogicalUnit, on_lost: tcmu.OnLost) -> OpenHandler:
         """Serve the device of a backstore, by its folder ``core/user_HBA/NAME``.
@@ -26,8 +27,9 @@ class Handlers:
             TiergateError: there is no such device, another process has it, or its ring is not one we know.
         """
         hba, name = folder.removeprefix("core/user_").split("/")
-        device = TargetDevice(self.target_iqn)
-        nexus = device.open_nexus(f"{self.target_iqn},lio", {0: Exposed(unit)}, group_tag=self.group_tag)
+        device = TargetDevice(self.target_iqn, self.group_tags)
+        shared = len(self.group_tags) > 1
+        nexus = device.open_nexus(f"{self.target_iqn},lio", {0: Exposed(unit)}, shared=shared)
         try:
             return OpenHandler(await tcmu.serve(int(hba), name, nexus, on_lost), nexus)
         except BaseException:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from appliance.lio.configfs import ROOT
+from appliance.lio.reservations import ROOT, folder
 from backstores.errors import UsageError
 
 MODULES: Final = ("target_core_user", "iscsi_target_mod")
@@ -37,6 +37,8 @@ def prepare(root: Path = ROOT) -> None:
         _run(["mount", "-t", "configfs", "configfs", str(CONFIGFS)], f"configfs is not mounted on {CONFIGFS}")
     # The folder of the fabric is there for all iSCSI targets of the machine: it is made, and never removed.
     (root / "iscsi").mkdir(exist_ok=True)
+    # Without this one, the kernel would refuse every PERSISTENT RESERVE OUT.
+    folder(root).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _version(release: str) -> tuple[int, ...]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from appliance.exposures import FindUnit
 from appliance.lio.configfs import Configfs
 from appliance.lio.front_end import Lio
 from appliance.lio.handlers import Handlers
-from appliance.lio.tree import Site
+from appliance.lio.tree import Group, Site
+from appliance.portals import Groups, PortalAddress
 from backstores.tcmu.announcements import Announcement
 from backstores.tcmu.netlink import Listener
 
@@ -19,11 +21,15 @@ log = logging.getLogger(__name__)
 MARK_BYTES: Final = 4
 
 
-def make_lio(susid: str, target_iqn: str, group_tag: int, portal: str, find_unit: FindUnit) -> Lio:
+def make_lio(susid: str, target_iqn: str, groups: Groups, find_unit: FindUnit) -> Lio:
     """Make the front end; nothing is touched before it is started."""
-    site = Site(mark_of(susid), target_iqn, group_tag, (portal,))
-    handlers = Handlers(target_iqn, group_tag)
+    site = Site(mark_of(susid), target_iqn, tuple(_group(tag, portals) for tag, portals in groups.items()))
+    handlers = Handlers(target_iqn, tuple(groups))
     return Lio(site, find_unit, handlers.open, lambda: Listener(_heard), Configfs())
+
+
+def _group(tag: int, portals: Sequence[PortalAddress]) -> Group:
+    return Group(tag, tuple(portal.numeric for portal in portals), portals[0].namespace)
 
 
 def _heard(announcement: Announcement) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appliance.lio.tree import ENABLE, LIVE, Kind, Node, Tree
+from appliance.lio.tree import ENABLE, LIVE, SERIAL, Kind, Node, Tree
 from backstores.errors import UsageError
 
 BLOCK: Final = "action/block_dev"
@@ -23,10 +23,11 @@ RESET: Final = "action/reset_ring"
 
 @dataclass(frozen=True, slots=True)
 class MakeFolder:
-    """Make a folder; the kernel fills it."""
+    """Make a folder, in a network namespace; the kernel fills it."""
 
     path: str
     kind: Kind
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,18 @@ class RemoveLink:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreReservations:
+    """Give a new backstore the persistent reservations that were kept for its serial number.
+
+    They name the LUN of the portal group, which may be another one by now.
+    """
+
+    path: str
+    serial: str
+    lun: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartHandler:
     """Answer the commands of a backstore from here on."""
 
@@ -74,7 +87,7 @@ class StopHandler:
     path: str
 
 
-Step = MakeFolder | RemoveFolder | Set | MakeLink | RemoveLink | StartHandler | StopHandler
+Step = MakeFolder | RemoveFolder | Set | MakeLink | RemoveLink | RestoreReservations | StartHandler | StopHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +136,7 @@ def _gone(present: Present, wanted: Tree) -> set[str]:
 
 def _fits(there: Node, wanted: Node) -> bool:
     """Say whether a node can become the wanted one in place."""
-    if there.kind is not wanted.kind or there.link != wanted.link:
+    if (there.kind, there.link, there.namespace) != (wanted.kind, wanted.link, wanted.namespace):
         return False
     return all(there.settings.get(name) == value for name, value in wanted.settings.items() if not _live(there, name))
 
@@ -165,16 +178,19 @@ def _remove(present: Present, gone: Collection[str]) -> Iterator[Step]:
 
 
 def _make(present: Present, kept: Tree, wanted: Tree) -> Iterator[Step]:
+    luns = {node.link: int(path.rpartition("_")[2]) for path, node in wanted.items() if node.kind is Kind.LUN}
     for path, node in sorted(wanted.items(), key=lambda item: (item[1].kind, item[0])):
         there = kept.get(path)
         if there is None:
-            yield MakeFolder(path, node.kind)
+            yield MakeFolder(path, node.kind, node.namespace)
             if node.link:
                 yield MakeLink(path, node.link)
         for name, value in node.settings.items():
             late = node.kind is Kind.GROUP and name == ENABLE
             if not late and (there is None or there.settings.get(name) != value):
                 yield Set(path, name, value)
+        if node.kind is Kind.BACKSTORE and there is None and path in luns:
+            yield RestoreReservations(path, node.settings[SERIAL], luns[path])
         if node.kind is Kind.BACKSTORE and path not in (present.handled & kept.keys()):
             yield StartHandler(path)
             if there is not None:
@@ -195,8 +211,8 @@ def after(present: Present, step: Step) -> Present:
     nodes = dict(present.nodes)
     handled = present.handled
     match step:
-        case MakeFolder(path, kind):
-            nodes[path] = Node(kind)
+        case MakeFolder(path, kind, namespace):
+            nodes[path] = Node(kind, namespace=namespace)
         case RemoveFolder(path):
             del nodes[path]
         case Set(path, name, value):

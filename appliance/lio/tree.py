@@ -18,8 +18,8 @@ from backstores.wwn import COMPANY_ID, Wwn
 OPEN: Final = "*"
 """The pattern of a host that stands for every initiator."""
 
-HBA_BASE: Final = 5447_000
-"""Our HBAs are this and the tag of the portal group: far from those that other tools count up from 0."""
+HBA: Final = "core/user_5447001"
+"""The folder of our backstores: far from those that other tools count up from 0."""
 
 DATA_AREA_MB: Final = 64
 """What one device may hold of data under way. The kernel takes it page by page, as it is needed."""
@@ -49,6 +49,7 @@ class Node:
     kind: Kind
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     link: str = ""
+    namespace: str = ""  # of a portal: it listens in the network in which its folder is made
 
 
 Tree = Mapping[str, Node]
@@ -57,6 +58,7 @@ Tree = Mapping[str, Node]
 ENABLE: Final = "enable"
 ALIAS: Final = "param/TargetAlias"
 SIZE: Final = "attrib/dev_size"
+SERIAL: Final = "wwn/vpd_unit_serial"
 ACL_AUTHENTICATION: Final = "attrib/authentication"
 WRITE_PROTECT: Final = "write_protect"
 
@@ -72,37 +74,48 @@ An ACL has none: who changes a secret wants the sessions that knew the old one t
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A portal group: all portals in one network namespace, "" being the one of this process."""
+
+    tag: int
+    portals: tuple[str, ...]
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Who we are. ``mark`` tells this appliance's things from everybody else's."""
 
     mark: str
     iqn: str
-    group_tag: int
-    portals: tuple[str, ...]
+    groups: tuple[Group, ...]
 
-    @property
-    def alias(self) -> str:
-        """The TargetAlias by which a portal group is ours."""
-        return f"Tiergate {self.mark}"
+    def alias(self, namespace: str = "") -> str:
+        """The TargetAlias by which a portal group is ours; it says where its portals listen."""
+        return f"Tiergate {self.mark} {namespace}".rstrip()
 
-    @property
-    def hba(self) -> str:
-        """The folder of our backstores."""
-        return f"core/user_{HBA_BASE + self.group_tag}"
+    def namespace_in(self, alias: str) -> str | None:
+        """Read the namespace off a TargetAlias; None: the group is not ours."""
+        ours = self.alias()
+        return alias.removeprefix(ours).strip() if f"{alias} ".startswith(f"{ours} ") else None
 
     @property
     def target(self) -> str:
         """The folder of our target node."""
         return f"iscsi/{self.iqn}"
 
+    def group(self, tag: int) -> str:
+        """The folder of a portal group."""
+        return f"{self.target}/tpgt_{tag}"
+
     @property
-    def group(self) -> str:
-        """The folder of this storage processor's portal group."""
-        return f"{self.target}/tpgt_{self.group_tag}"
+    def group_folders(self) -> tuple[str, ...]:
+        """The folders of all portal groups."""
+        return tuple(self.group(group.tag) for group in self.groups)
 
     def backstore(self, wwn: Wwn) -> str:
         """The folder of a volume's backstore."""
-        return f"{self.hba}/{self.backstore_prefix}{wwn}"
+        return f"{HBA}/{self.backstore_prefix}{wwn}"
 
     @property
     def backstore_prefix(self) -> str:
@@ -137,24 +150,28 @@ def wanted(
     seen = [exposure for exposure in exposures if exposure.volume in disks]
     # Only a host that sees something opens the portal group for everybody.
     opened = next((host for host in hosts if host.iqn == OPEN and any(e.host == host.name for e in exposures)), None)
-    tree = {site.hba: Node(Kind.HBA), site.target: Node(Kind.TARGET), site.group: _group(site, opened)}
-    for wwn in {exposure.volume for exposure in seen}:
-        tree[site.backstore(wwn)] = _backstore(disks[wwn])
-        tree[_lun(site, numbers[wwn])] = Node(Kind.LUN, link=site.backstore(wwn))
-    for host in hosts:
-        if host.iqn != OPEN:
-            tree.update(_acl(site, host, (e for e in seen if e.host == host.name), numbers))
-    for portal in site.portals:
-        tree[f"{site.group}/np/{portal}"] = Node(Kind.PORTAL)
+    volumes = {exposure.volume for exposure in seen}
+    tree = {HBA: Node(Kind.HBA), site.target: Node(Kind.TARGET)}
+    tree.update((site.backstore(wwn), _backstore(disks[wwn])) for wwn in volumes)
+    # By every group a host sees the same. Its ways to a volume end at one backstore, so they share its reservations.
+    for group in site.groups:
+        path = site.group(group.tag)
+        tree[path] = _group(site.alias(group.namespace), opened)
+        tree.update((_lun(path, numbers[wwn]), Node(Kind.LUN, link=site.backstore(wwn))) for wwn in volumes)
+        for host in hosts:
+            if host.iqn != OPEN:
+                tree.update(_acl(path, host, (e for e in seen if e.host == host.name), numbers))
+        for portal in group.portals:
+            tree[f"{path}/np/{portal}"] = Node(Kind.PORTAL, namespace=group.namespace)
     return tree
 
 
 def lun_numbers(
     hosts: Iterable[HostDefinition], exposures: Iterable[Exposure], before: Mapping[Wwn, int]
 ) -> dict[Wwn, int]:
-    """Number the exposed volumes in the portal group: as they were before, new ones from the lowest free number.
+    """Number the exposed volumes in the portal groups: as they were before, new ones from the lowest free number.
 
-    Hosts don't see these numbers, but for the open host: LIO shows it the portal group's LUNs as they are,
+    Hosts don't see these numbers, but for the open host: LIO shows it a portal group's LUNs as they are,
     so its own numbers go first.
     """
     open_hosts = {host.name for host in hosts if host.iqn == OPEN}
@@ -174,11 +191,10 @@ def lun_numbers(
 
 def numbers_in(site: Site, tree: Tree) -> dict[Wwn, int]:
     """Read the numbers of ``lun_numbers`` off a tree."""
-    start = f"{site.group}/lun/lun_"
     return {
-        site.wwn_of(node.link): int(path.removeprefix(start))
+        site.wwn_of(node.link): int(path.rpartition("_")[2])
         for path, node in tree.items()
-        if node.kind is Kind.LUN and node.link and path.startswith(start)
+        if node.kind is Kind.LUN and node.link
     }
 
 
@@ -189,8 +205,8 @@ def _count() -> Iterator[int]:
         number += 1
 
 
-def _lun(site: Site, number: int) -> str:
-    return f"{site.group}/lun/lun_{number}"
+def _lun(group: str, number: int) -> str:
+    return f"{group}/lun/lun_{number}"
 
 
 def _backstore(disk: Disk) -> Node:
@@ -207,7 +223,7 @@ def _backstore(disk: Disk) -> Node:
             "attrib/cmd_time_out": "0",
             "attrib/tmr_notification": "1",
             ENABLE: "1",
-            "wwn/vpd_unit_serial": identity.serial,
+            SERIAL: identity.serial,
             "wwn/company_id": f"{COMPANY_ID:#08x}",
             "wwn/vendor_id": identity.vendor,
             "wwn/product_id": identity.product,
@@ -216,12 +232,12 @@ def _backstore(disk: Disk) -> Node:
     )
 
 
-def _group(site: Site, opened: HostDefinition | None) -> Node:
+def _group(alias: str, opened: HostDefinition | None) -> Node:
     any_initiator = "0" if opened is None else "1"
     return Node(
         Kind.GROUP,
         {
-            ALIAS: site.alias,
+            ALIAS: alias,
             "attrib/generate_node_acls": any_initiator,
             "attrib/cache_dynamic_acls": any_initiator,
             "attrib/demo_mode_write_protect": "0",
@@ -240,14 +256,14 @@ def _group(site: Site, opened: HostDefinition | None) -> Node:
 
 
 def _acl(
-    site: Site, host: HostDefinition, exposures: Iterable[Exposure], numbers: Mapping[Wwn, int]
+    group: str, host: HostDefinition, exposures: Iterable[Exposure], numbers: Mapping[Wwn, int]
 ) -> Iterator[tuple[str, Node]]:
-    path = f"{site.group}/acls/{host.iqn.lower()}"
+    path = f"{group}/acls/{host.iqn.lower()}"
     yield path, Node(Kind.ACL, {**_secrets(host), ACL_AUTHENTICATION: "1" if host.chap_user else "0"})
     for exposure in exposures:
         yield (
             f"{path}/lun_{exposure.lun}",
-            Node(Kind.MAPPED_LUN, {WRITE_PROTECT: "0"}, link=_lun(site, numbers[exposure.volume])),
+            Node(Kind.MAPPED_LUN, {WRITE_PROTECT: "0"}, link=_lun(group, numbers[exposure.volume])),
         )
 
 
@@ -263,7 +279,7 @@ def _secrets(host: HostDefinition | None) -> dict[str, str]:
 
 NAMES: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.BACKSTORE: tuple(_backstore(Disk(Wwn("0" * 32), 0, 512)).settings),
-    Kind.GROUP: tuple(_group(Site("", "", 0, ()), None).settings),
+    Kind.GROUP: tuple(_group("", None).settings),
     Kind.ACL: (*_secrets(None), ACL_AUTHENTICATION),
     Kind.MAPPED_LUN: (WRITE_PROTECT,),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +41,21 @@ class SessionInfo:
     tsih: int
 
 
+def open_socket(address: str, port: int) -> socket.socket:
+    """Bind a socket to a numeric address, in the network of the thread that calls this.
+
+    Raises:
+        UsageError: the address is not ours, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        # The system's words, without what the library adds; a resolver's errors have numbers below zero.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise UsageError(f"can't listen on {address} port {port}: {reason}") from error
+
+
 class Portal:
     """One address where hosts reach the target node. Portals of one node share their ``registry``."""
 
@@ -67,20 +83,19 @@ class Portal:
     # The appliance's calls
 
     async def start(self, address: str, port: int) -> None:
-        """Listen.
+        """Listen on a numeric address.
 
         Raises:
             UsageError: the address can't be listened on.
         """
+        await self.serve(open_socket(address, port))
+
+    async def serve(self, opened: socket.socket) -> None:
+        """Serve who comes by a socket of ``open_socket``; it is the portal's from here on."""
         loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: ConnectionProtocol(self, self._receive_buffer), address, port, backlog=BACKLOG
-            )
-        except OSError as error:
-            # asyncio words the system's errors anew; a resolver's have numbers of their own, below zero.
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise UsageError(f"can't listen on {address} port {port}: {reason}") from error
+        self._server = await loop.create_server(
+            lambda: ConnectionProtocol(self, self._receive_buffer), sock=opened, backlog=BACKLOG
+        )
         self._timer = loop.call_later(TICK_S, self._tick)
 
     @property

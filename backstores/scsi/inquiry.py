@@ -162,16 +162,22 @@ def _serial(at: Attachment) -> bytes:
 
 
 def _identification(at: Attachment) -> bytes:
-    """Page 83: the unit by NAA and T10 vendor id; the port by number, group and name; the device by name (R6)."""
+    """Page 83: the unit by NAA and T10 vendor id; the port by number, group and name; the device by name (R6).
+
+    A port that can't be told is not named: no name is better than another port's.
+    """
     identity, port = at.unit.identity, at.port
     t10 = identity.vendor.ljust(8) + identity.serial
+    of_port = (
+        _designator(OF_PORT, BINARY, RELATIVE_PORT, PortDesignator.build(number=port.relative_port)),
+        _designator(OF_PORT, BINARY, PORT_GROUP, PortDesignator.build(number=port.group_tag)),
+        _designator(OF_PORT, UTF8, NAME_STRING, _padded(port.name)),
+    )
     return b"".join(
         (
             _designator(OF_UNIT, BINARY, NAA, to_bytes(identity.wwn)),
             _designator(OF_UNIT, ASCII, T10_VENDOR, t10.encode("ascii")),
-            _designator(OF_PORT, BINARY, RELATIVE_PORT, PortDesignator.build(number=port.relative_port)),
-            _designator(OF_PORT, BINARY, PORT_GROUP, PortDesignator.build(number=port.group_tag)),
-            _designator(OF_PORT, UTF8, NAME_STRING, _padded(port.name)),
+            *(() if port.shared else of_port),
             _designator(OF_DEVICE, UTF8, NAME_STRING, _padded(port.iqn)),
         )
     )

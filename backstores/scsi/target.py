@@ -42,14 +42,20 @@ class TargetDevice:
         return tuple(self._nexuses)
 
     def open_nexus(
-        self, initiator_port: str, luns: Mapping[int, Exposed], *, group_tag: int = 1, relative_port: int = 1
+        self,
+        initiator_port: str,
+        luns: Mapping[int, Exposed],
+        *,
+        group_tag: int = 1,
+        relative_port: int = 1,
+        shared: bool = False,
     ) -> TargetNexus:
         """Let an initiator port in. ``initiator_port`` is its SCSI name: initiator name, ",i,0x" and ISID.
 
         Raises:
             UsageError: a LUN is out of range.
         """
-        port = TargetPort(self.iqn, group_tag, relative_port, self.relative_ports)
+        port = TargetPort(self.iqn, group_tag, relative_port, self.relative_ports, shared)
         nexus = TargetNexus(NexusName(initiator_port, relative_port), port, self._nexuses)
         nexus.set_luns(luns, initial=True)
         self._nexuses[nexus] = None

@@ -59,12 +59,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class TargetPort:
-    """A port of the target device. ``device_ports`` lists the relative identifiers of all its ports."""
+    """A port of the target device. ``device_ports`` lists the relative identifiers of all its ports.
+
+    ``shared``: it stands for all of them; a transport that does not tell by which port a command came has one nexus.
+    """
 
     iqn: str
     group_tag: int = 1
     relative_port: int = 1
     device_ports: tuple[int, ...] = (1,)
+    shared: bool = False
 
     @property
     def name(self) -> str:

@@ -22,10 +22,8 @@ from tests.support.iscsi_client import Client, Closed, SocketChannel, write10
 STOP_S = 15  # far more than a stop takes; far less than a host's patience
 
 BAD_OPTIONS = {
-    "portal-without-port": (["--portal", "127.0.0.1"], "is not ADDRESS:PORT"),
-    "portal-by-name": (["--portal", "localhost:3260"], "numeric address"),
-    "port-zero": (["--portal", "127.0.0.1:0"], "port 0 is not between 1 and 65535"),
-    "port-too-large": (["--portal", "[::1]:65536"], "port 65536 is not between 1 and 65535"),
+    "portal": (["--portal", "localhost:3260"], "numeric address"),
+    "the second portal": (["--portal", "127.0.0.1:1", "--portal", "127.0.0.1:0"], "port 0 is not between 1 and 65535"),
     "iqn-with-wildcard": (["--iqn", "iqn.2026-11.example:*"], "a target has one name"),
     "iqn-of-another-kind": (["--iqn", "target"], "target"),
     "susid-empty": (["--susid", ""], "1 to 64 printable ascii characters"),
@@ -46,12 +44,12 @@ def test_a_bad_option_is_refused_with_what_is_allowed(
 
 
 @pytest.mark.parametrize(
-    ("text", "address", "port"),
-    [("127.0.0.1:3261", "127.0.0.1", 3261), ("[::1]:3260", "::1", 3260), ("0.0.0.0:1", "0.0.0.0", 1)],
+    ("options", "portals"),
+    [([], ["0.0.0.0:3260"]), (["--portal", "127.0.0.1:1", "--portal", "a/[::1]:2"], ["127.0.0.1:1", "a/[::1]:2"])],
+    ids=["by default", "two"],
 )
-def test_a_portal_is_an_address_and_a_port(text: str, address: str, port: int) -> None:
-    options = parse(["--portal", text])
-    assert (options.address, options.port) == (address, port)
+def test_portals_are_taken_in_their_order(options: list[str], portals: list[str]) -> None:
+    assert list(map(str, parse(options).portals)) == portals
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "192.0.2.7"])
@@ -251,7 +249,8 @@ def test_a_portal_on_all_addresses_names_the_one_that_the_host_has_reached(tmp_p
     with appliance(tmp_path) as running:
         running.make_volume(size="64M")
         running.stop()
-        running.start("--portal", f"0.0.0.0:{running.port}")
+        running.portals = [f"0.0.0.0:{running.port}"]
+        running.start()
         listed = tool("iscsi-ls", "-i", INITIATOR, f"iscsi://127.0.0.1:{running.port}")
         assert f"Portal:127.0.0.1:{running.port}," in listed
         assert "//0.0.0.0" not in running.url()

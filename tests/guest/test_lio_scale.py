@@ -10,6 +10,7 @@ import pytest
 from appliance.lio.machine import prepare
 from appliance.lio.make import make_lio
 from appliance.messages import Exposure, HostDefinition
+from appliance.portals import PortalAddress
 from backstores.device import MemoryDevice
 from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.wwn import Wwn
@@ -31,7 +32,7 @@ def test_one_more_lun_at_250_takes_less_than_a_second(guest: Guest) -> None:
     exposures = [Exposure(host="web", volume=wwn, lun=lun) for lun, wwn in enumerate(volumes)]
 
     async def scenario() -> list[float]:
-        front_end = make_lio("TG-many", IQN, 1, "127.0.0.1:3260", units.get)
+        front_end = make_lio("TG-many", IQN, {1: [PortalAddress("127.0.0.1", 3260)]}, units.get)
         await front_end.set([HOST], exposures[:THERE])
         begin_s = time.monotonic()
         await front_end.start()

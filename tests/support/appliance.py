@@ -41,6 +41,7 @@ class Appliance:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    portals: Sequence[str] = ()  # in place of the one on loopback
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,7 +56,8 @@ class Appliance:
 
     def start(self, *options: str) -> None:
         """Start it, and wait until it says that it is ready."""
-        line = [TIERGATE, "serve", "--state", str(self.state), "--portal", f"127.0.0.1:{self.port}", *options]
+        portals = self.portals or [f"127.0.0.1:{self.port}"]
+        line = [TIERGATE, "serve", "--state", str(self.state), *(f"--portal={portal}" for portal in portals), *options]
         with (self.folder / "log").open("a") as log:
             # No buffer of ours: select would not see a line that waits in it.
             self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, bufsize=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from appliance.legacy import RecordStore
 from appliance.mic.store import open_store
+from appliance.portals import PortalAddress
 from appliance.sp import StorageProcessor
 from appliance.whole import build_whole
 from backstores.engine.engine import Engine
@@ -50,7 +51,7 @@ async def storage_processor(folder: Path, records: RecordStore, *legacy: Path) -
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     store = open_store(folder / "state")
     async with Engine() as engine:
-        sp = StorageProcessor(engine, store, SUSID, TARGET, "127.0.0.1", 1, records=records)
+        sp = StorageProcessor(engine, store, SUSID, TARGET, [PortalAddress("127.0.0.1", 1)], records=records)
         await sp.bring_on_line()
         for path in legacy:
             await sp.attach_legacy(str(path))

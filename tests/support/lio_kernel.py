@@ -12,6 +12,7 @@ from appliance.lio.plan import (
     Present,
     RemoveFolder,
     RemoveLink,
+    RestoreReservations,
     Set,
     StartHandler,
     Step,
@@ -76,6 +77,9 @@ class LioKernel:
             case RemoveLink():
                 self._demand(bool(node.link), f"{step}: no link")
                 self._demand(self._answered(node), f"{step}: hangs, nobody answers the backstore")
+            case RestoreReservations(path):
+                self._demand(node.settings.get(ENABLE) == "1", f"{step}: no device")
+                self._demand(not self._users(path), f"{step}: while exported")
             case StartHandler(path):
                 self._demand(path not in self.present.handled, f"{step}: runs already")
                 self._demand(node.settings.get(ENABLE) == "1", f"{step}: no device")

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from appliance.lio.configfs import Configfs, FolderStep, LioError
-from appliance.lio.plan import MakeFolder, MakeLink, Present, RemoveFolder, RemoveLink, Set, after, plan
-from appliance.lio.tree import ALIAS, NAMES, Disk, Kind, Node, Site, wanted
+from appliance.lio import configfs
+from appliance.lio.configfs import RESERVATIONS, Configfs, FolderStep, LioError
+from appliance.lio.plan import (
+    MakeFolder,
+    MakeLink,
+    Present,
+    RemoveFolder,
+    RemoveLink,
+    RestoreReservations,
+    Set,
+    after,
+    plan,
+)
+from appliance.lio.tree import ALIAS, HBA, NAMES, Disk, Group, Kind, Node, Site, wanted
 from appliance.messages import Exposure, HostDefinition
 from backstores.wwn import Wwn
 
-SITE = Site("1a2b3c4d", "iqn.2026-11.example.tiergate:t1", 1, ("127.0.0.1:3260",))
+SITE = Site("1a2b3c4d", "iqn.2026-11.example.tiergate:t1", (Group(1, ("127.0.0.1:3260",)),))
 A = Wwn("6025447" + "0" * 24 + "1")
 HOST = HostDefinition(name="web", iqn="iqn.2026-01.example:web", chap_user="web", chap_secret="geheim-und-lang")
 FILLED = {  # what the kernel makes where a folder is made
@@ -30,12 +43,13 @@ def tree() -> dict[str, Node]:
 def root(tmp_path: Path) -> Path:
     (tmp_path / "core").mkdir()
     (tmp_path / "iscsi").mkdir()
+    (tmp_path / "dbroot").write_text(f"{tmp_path}/databases\n")
     return tmp_path
 
 
 def build(root: Path, nodes: dict[str, Node]) -> Present:
     """Carry a plan out, with files made as the kernel would make them."""
-    configfs = Configfs(root)
+    folders = Configfs(root)
     present = Present({})
     for step in plan(present, nodes):
         if isinstance(step, FolderStep):
@@ -43,7 +57,7 @@ def build(root: Path, nodes: dict[str, Node]) -> Present:
                 file = root / step.path / step.name
                 file.parent.mkdir(exist_ok=True)
                 file.touch()
-            configfs.carry_out(step)
+            folders.carry_out(step)
             if isinstance(step, MakeFolder):
                 for name in FILLED.get(step.kind, ()):
                     (root / step.path / name).mkdir()
@@ -68,7 +82,7 @@ def test_what_was_made_reads_as_it_was_wanted(root: Path) -> None:
 def test_things_of_others_are_told_from_ours(root: Path) -> None:
     """R31: in our HBA, beside it, and in other targets."""
     build(root, tree())
-    strange = [f"{SITE.hba}/theirs", f"{SITE.hba}/tiergate-99999999-{A}", f"{SITE.target}/tpgt_2"]
+    strange = [f"{HBA}/theirs", f"{HBA}/tiergate-99999999-{A}", f"{SITE.target}/tpgt_2"]
     for path in (*strange, "core/user_0/theirs", "iscsi/iqn.2026-11.example:theirs/tpgt_1"):
         for below in ("lun/lun_0", "acls", "np"):
             (root / path / below).mkdir(parents=True)
@@ -82,7 +96,7 @@ def test_things_of_others_are_told_from_ours(root: Path) -> None:
 @pytest.mark.parametrize(("enabled", "ours"), [("0", True), ("1", False)], ids=["bare", "in use"])
 def test_a_portal_group_without_our_alias_is_ours_only_while_it_is_bare(root: Path, enabled: str, ours: bool) -> None:
     """R31: a start that was killed between its first two steps is gone on with; a target in use is not taken."""
-    group = root / SITE.group
+    group = root / SITE.group(1)
     for name in ("lun", "acls", "np"):
         (group / name).mkdir(parents=True)
     for name in NAMES[Kind.GROUP]:
@@ -91,13 +105,13 @@ def test_a_portal_group_without_our_alias_is_ours_only_while_it_is_bare(root: Pa
     (group / ALIAS).write_text("LIO Target\n")
     (group / "enable").write_text(f"{enabled}\n")
     found = Configfs(root).read(SITE)
-    assert (SITE.group in found.nodes, SITE.target in found.foreign) == (ours, not ours)
+    assert (SITE.group(1) in found.nodes, SITE.target in found.foreign) == (ours, not ours)
 
 
 def test_secrets_that_are_not_set_are_written_as_the_kernel_wants_it(root: Path) -> None:
     """R33: to the kernel NULL means none, and it reads back so."""
     build(root, tree())
-    acl = root / SITE.group / "acls" / HOST.iqn / "auth"
+    acl = root / SITE.group(1) / "acls" / HOST.iqn / "auth"
     assert (acl / "userid_mutual").read_text() == "NULL"
     assert (acl / "password").read_text() == HOST.chap_secret
 
@@ -121,3 +135,44 @@ def test_a_refusal_says_what_and_what_to_do_but_no_value(root: Path, step: Folde
         Configfs(root).carry_out(step)
     assert failure.value.path == step.path
     assert "geheim" not in str(failure.value)
+
+
+def test_portals_of_other_networks_read_as_they_were_wanted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R31: each is made in its namespace, and the alias of its group says in which."""
+    made: list[tuple[str, str]] = []
+
+    def inside(namespace: str, work: Callable[[], None]) -> None:
+        before = set(root.glob("iscsi/*/*/np/*"))
+        work()
+        made.extend((namespace, path.name) for path in set(root.glob("iscsi/*/*/np/*")) - before)
+
+    monkeypatch.setattr(configfs, "inside", inside)
+    site = replace(SITE, groups=(*SITE.groups, Group(2, ("10.0.0.1:3260",), "san")))
+    nodes = wanted(site, {}, [HOST], [], {})
+    build(root, nodes)
+    assert sorted(made) == [("", "127.0.0.1:3260"), ("san", "10.0.0.1:3260")]
+    assert Configfs(root).read(site).nodes == nodes
+
+
+def test_a_group_of_an_appliance_with_a_longer_mark_is_not_ours() -> None:
+    site = replace(SITE, mark="1a2b")
+    assert [site.namespace_in(SITE.alias()), SITE.namespace_in(SITE.alias("san")), site.namespace_in("LIO Target")] == [
+        None,
+        "san",
+        None,
+    ]
+
+
+def test_reservations_that_were_kept_are_handed_over_one_by_one(root: Path) -> None:
+    """R31: and what the kernel does not take is told with the file that it comes from."""
+    kept = root / "databases" / "pr" / "aptpl_123"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("PR_REG_START: 0\nsa_res_key=1\ntarget_lun=0\nPR_REG_END: 0\n")
+    step = RestoreReservations("core/v", "123", 4)
+    with pytest.raises(LioError, match=r"kept for v can't be restored .* remove pr/aptpl_123"):
+        Configfs(root).carry_out(step)
+    metadata = root / "core/v" / RESERVATIONS
+    metadata.parent.mkdir(parents=True)
+    metadata.touch()
+    Configfs(root).carry_out(step)
+    assert metadata.read_text() == "sa_res_key=1,target_lun=4"

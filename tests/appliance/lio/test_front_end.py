@@ -11,7 +11,7 @@ import pytest
 from appliance.lio.configfs import Configfs, FolderStep, LioError
 from appliance.lio.front_end import Lio
 from appliance.lio.plan import MakeFolder, Present, Set
-from appliance.lio.tree import Kind, Node, Site, wanted
+from appliance.lio.tree import Group, Kind, Node, Site, wanted
 from appliance.messages import Exposure, HostDefinition
 from backstores.device import MemoryDevice
 from backstores.errors import ProtocolError, TiergateError, UsageError
@@ -19,7 +19,7 @@ from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.wwn import Wwn
 from tests.support.lio_kernel import LioKernel
 
-SITE = Site("1a2b3c4d", "iqn.2026-11.example.tiergate:t1", 1, ("127.0.0.1:3260",))
+SITE = Site("1a2b3c4d", "iqn.2026-11.example.tiergate:t1", (Group(1, ("127.0.0.1:3260",)),))
 A, B = (Wwn(f"6025447{number:025x}") for number in (1, 2))
 WEB1 = HostDefinition(name="web1", iqn="iqn.2026-01.example:web1")
 WEB2 = HostDefinition(name="web2", iqn="iqn.2026-01.example:web2")
@@ -71,7 +71,7 @@ class Machine:
     def luns(self, host: HostDefinition) -> dict[int, Wwn]:
         """What a host sees, by following the links."""
         nodes = self.kernel.present.nodes
-        acl = f"{SITE.group}/acls/{host.iqn}/lun_"
+        acl = f"{SITE.group(1)}/acls/{host.iqn}/lun_"
         return {
             int(path.removeprefix(acl)): SITE.wwn_of(nodes[node.link].link)
             for path, node in nodes.items()
@@ -162,7 +162,7 @@ def test_a_change_that_the_kernel_refuses_leaves_all_as_it_was() -> None:
         await machine.front_end.set([WEB1], rows((WEB1, A, 0)))
         await machine.front_end.start()
         before = machine.kernel.present
-        machine.configfs.refuse = f"{SITE.group}/acls/{WEB2.iqn}/lun_7"
+        machine.configfs.refuse = f"{SITE.group(1)}/acls/{WEB2.iqn}/lun_7"
         with pytest.raises(UsageError, match=r"refused: .*lun_7"):
             await machine.front_end.set([WEB1, WEB2], rows((WEB1, A, 0), (WEB2, B, 7)))
         assert machine.kernel.present == before
@@ -221,7 +221,7 @@ def test_a_start_that_fails_leaves_nothing() -> None:
     async def scenario() -> None:
         machine = Machine()
         machine.on_line(A)
-        machine.configfs.refuse = f"{SITE.group}/np"
+        machine.configfs.refuse = f"{SITE.group(1)}/np"
         await machine.front_end.set([WEB1], rows((WEB1, A, 0)))
         with pytest.raises(LioError, match=r"refused: .*/np/"):
             await machine.front_end.start()
@@ -326,6 +326,6 @@ def test_what_lio_can_not_express_is_refused_when_it_is_new_and_left_out_when_it
 
 def test_a_portal_group_of_ours_is_told_by_its_alias() -> None:
     """R31: what a tree wants first of a portal group is the mark by which we know it again."""
-    node: Node = wanted(SITE, {}, [], [], {})[SITE.group]
+    node: Node = wanted(SITE, {}, [], [], {})[SITE.group(1)]
     assert node.kind is Kind.GROUP
     assert next(iter(node.settings)) == "param/TargetAlias"

@@ -30,14 +30,16 @@ def ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(os, "uname", lambda: Release("6.1.0-40-amd64"))
     monkeypatch.setattr(machine, "MODULES", ())
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    (tmp_path / "dbroot").write_text(f"{tmp_path}/databases\n")
     return tmp_path
 
 
 def test_a_machine_on_which_all_is_there(ready: Path) -> None:
-    """R31: the iSCSI fabric's folder is made once, and may be there already."""
+    """R31: the iSCSI fabric's folder is made once, and may be there already; so is that of reservations."""
     prepare(ready)
     prepare(ready)
     assert (ready / "iscsi").is_dir()
+    assert (ready / "databases" / "pr").is_dir(), "without it the kernel refuses every PERSISTENT RESERVE OUT"
 
 
 def test_root_is_needed(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

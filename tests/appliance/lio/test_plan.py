@@ -6,22 +6,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.lio.plan import NotOurs, Present, RemoveFolder, Set, Step, after, plan
-from appliance.lio.tree import ENABLE, OPEN, Disk, Kind, Node, Site, Tree, lun_numbers, numbers_in, wanted
+from appliance.lio.plan import (
+    MakeFolder,
+    MakeLink,
+    NotOurs,
+    Present,
+    RemoveFolder,
+    RestoreReservations,
+    Set,
+    Step,
+    after,
+    plan,
+)
+from appliance.lio.tree import ENABLE, HBA, OPEN, Disk, Group, Kind, Node, Site, Tree, lun_numbers, numbers_in, wanted
 from appliance.messages import Exposure, HostDefinition
 from backstores.wwn import Wwn
 from tests.support.lio_kernel import LioKernel
 
-SITE = Site("1a2b3c4d", "iqn.2026-11.example.tiergate:t1", 1, ("127.0.0.1:3260",))
+SITE = Site("1a2b3c4d", "iqn.2026-11.example.tiergate:t1", (Group(1, ("127.0.0.1:3260",)),))
+TWO = Site("1a2b3c4d", SITE.iqn, (Group(1, ("127.0.0.1:3260",)), Group(2, ("10.0.0.1:3260",), "san")))
+MOVED = Site("1a2b3c4d", SITE.iqn, (Group(1, ("10.0.0.1:3260",), "san"), Group(2, ("127.0.0.1:3260", "[::1]:3260"))))
 VOLUMES = tuple(Wwn(f"6025447{number:025x}") for number in range(4))
 HOSTS = ("web1", "web2", "open")
 
 
 @st.composite
-def trees(draw: st.DrawFn, site: Site = SITE) -> dict[str, Node]:
-    """Anything that an appliance can want: volumes on line, hosts with and without CHAP, exposures; or nothing."""
+def trees(draw: st.DrawFn, *sites: Site) -> dict[str, Node]:
+    """Anything that an appliance can want: volumes on line, hosts with and without CHAP, exposures; or nothing.
+
+    One portal group, or several, which may change from one tree to the other.
+    """
     if not draw(st.integers(0, 5)):
         return {}
+    site = draw(st.sampled_from(sites or (SITE, TWO, MOVED)))
     sizes = draw(st.dictionaries(st.sampled_from(VOLUMES), st.integers(1, 3).map(lambda n: n << 20)))
     disks = {wwn: Disk(wwn, size, 512) for wwn, size in sizes.items()}
     hosts = [
@@ -78,20 +95,23 @@ def test_a_plan_that_failed_half_way_is_undone(data: st.DataObject, first: Tree,
     assert kernel.present.nodes == first
 
 
-@given(first=trees(), second=trees(), theirs=trees(Site("99999999", "iqn.2026-11.example:other", 2, ("127.0.0.1:1",))))
+OTHER = Site("99999999", "iqn.2026-11.example:other", (Group(1, ("127.0.0.1:1",)),))
+
+
+@given(first=trees(), second=trees(), theirs=trees(OTHER))
 def test_what_others_have_made_is_not_touched(first: Tree, second: Tree, theirs: Tree) -> None:
     """R31: only what we own is changed; a folder of ours with something of theirs in it stays."""
-    foreign = frozenset({*theirs, f"{SITE.hba}/somebody-else"})
-    kernel = LioKernel(Present({SITE.hba: Node(Kind.HBA)}, foreign))
+    foreign = frozenset({*theirs, f"{HBA}/somebody-else"}) - {HBA}
+    kernel = LioKernel(Present({HBA: Node(Kind.HBA)}, foreign))
     kernel.run(plan(kernel.present, first))
     kernel.run(plan(kernel.present, second))
     kernel.run(plan(kernel.present, {}))
-    assert kernel.present.nodes == {SITE.hba: Node(Kind.HBA)}
+    assert kernel.present.nodes == {HBA: Node(Kind.HBA)}
     assert kernel.present.foreign == foreign
 
 
 @pytest.mark.parametrize(
-    "path", [SITE.target, SITE.group, SITE.backstore(VOLUMES[0])], ids=["target", "portal group", "backstore"]
+    "path", [SITE.target, SITE.group(1), SITE.backstore(VOLUMES[0])], ids=["target", "portal group", "backstore"]
 )
 def test_a_namesake_that_is_not_ours_is_refused(path: str) -> None:
     """R31: we neither change it nor build into it."""
@@ -133,9 +153,9 @@ def test_a_portal_group_is_enabled_last_and_disabled_first() -> None:
     """R15: no host ever sees a half of what it should."""
     kernel = kernel_with({})
     building = plan(kernel.present, tree_of(2))
-    assert building.index(Set(SITE.group, ENABLE, "1")) == len(building) - 1
+    assert building.index(Set(SITE.group(1), ENABLE, "1")) == len(building) - 1
     kernel.run(building)
-    assert plan(kernel.present, {})[0] == Set(SITE.group, ENABLE, "0")
+    assert plan(kernel.present, {})[0] == Set(SITE.group(1), ENABLE, "0")
 
 
 def test_another_secret_ends_the_sessions_that_knew_the_old_one() -> None:
@@ -147,7 +167,7 @@ def test_another_secret_ends_the_sessions_that_knew_the_old_one() -> None:
 
     kernel = kernel_with(tree("one"))
     steps: list[Step] = plan(kernel.present, tree("two"))
-    assert steps[0] == RemoveFolder(f"{SITE.group}/acls/iqn.2026-01.example:web1")
+    assert steps[0] == RemoveFolder(f"{SITE.group(1)}/acls/iqn.2026-01.example:web1")
 
 
 @pytest.mark.parametrize("sees", [True, False], ids=["sees a volume", "sees nothing"])
@@ -156,7 +176,7 @@ def test_strangers_are_let_in_and_told_of_the_target_only_by_an_open_host_that_s
     disks = {VOLUMES[0]: Disk(VOLUMES[0], 1 << 20, 512)}
     exposures = [Exposure(host="open", volume=VOLUMES[0], lun=4)] if sees else []
     tree = wanted(SITE, disks, [HostDefinition(name="open", iqn=OPEN)], exposures, {VOLUMES[0]: 4})
-    found = tree[SITE.group].settings
+    found = tree[SITE.group(1)].settings
     told = {name: found[f"attrib/{name}"] for name in ("generate_node_acls", "demo_mode_discovery")}
     assert set(told.values()) == {"1" if sees else "0"}
     assert found["attrib/authentication"] == ("0" if sees else "1")
@@ -183,3 +203,30 @@ def test_volumes_keep_their_numbers_in_the_portal_group(first: Tree, second: Tre
     numbers = lun_numbers(hosts, exposures, before)
     assert {wwn: numbers[wwn] for wwn in before} == before
     assert len(set(numbers.values())) == len(VOLUMES)
+
+
+def test_by_each_portal_group_a_host_sees_the_same_backstore() -> None:
+    """R31: two ways to one volume, so that they share its reservations; each portal listens in its own network."""
+    disks = {VOLUMES[0]: Disk(VOLUMES[0], 1 << 20, 512)}
+    web = HostDefinition(name="web1", iqn="iqn.2026-01.example:web1")
+    tree = wanted(TWO, disks, [web], [Exposure(host="web1", volume=VOLUMES[0], lun=3)], {VOLUMES[0]: 7})
+    for group in TWO.group_folders:
+        assert tree[f"{group}/acls/{web.iqn}/lun_3"].link == f"{group}/lun/lun_7"
+        assert tree[f"{group}/lun/lun_7"].link == TWO.backstore(VOLUMES[0])
+    assert [node.kind for node in tree.values()].count(Kind.BACKSTORE) == 1
+    portals = {path: node.namespace for path, node in tree.items() if node.kind is Kind.PORTAL}
+    assert portals == {f"{TWO.group(1)}/np/127.0.0.1:3260": "", f"{TWO.group(2)}/np/10.0.0.1:3260": "san"}
+    assert MakeFolder(f"{TWO.group(2)}/np/10.0.0.1:3260", Kind.PORTAL, "san") in plan(Present({}), tree)
+
+
+def test_reservations_are_handed_to_a_new_backstore_alone() -> None:
+    """R31: before the first LUN leads there, with the number of that LUN; one that outlived a kill has its own."""
+    tree = tree_of(3)
+    path = SITE.backstore(VOLUMES[2])
+    steps = plan(Present({}), tree)
+    restored = RestoreReservations(path, VOLUMES[2][-25:], 2)
+    assert restored in steps
+    assert steps.index(restored) < steps.index(MakeLink(f"{SITE.group(1)}/lun/lun_2", path))
+    kernel = kernel_with(tree)
+    kernel.killed()
+    assert not [step for step in plan(kernel.present, tree) if isinstance(step, RestoreReservations)]
