@@ -6,7 +6,9 @@ new one, and at worst objects that no volume needs, which the next start sweeps 
 object the higher generation counts, so one ALU is enough to make a change true:
 
     create   everything but the volume object; then the volume object. The first copy of it decides.
-    change   what is new below; then, on each ALU at once, what replaces older generations. The first decides.
+    change   what is new below; then, at once on each ALU that the volume had, what replaces older generations: the
+             first decides; then the same on the ALUs that are new to it. Were one of those the first, and away at
+             the next start, the volume would go on as it was, and its next change would take the same generation.
     record   (a leg has failed) as the second half of a change; ALUs that fail meanwhile are left behind.
     remove   a tombstone in place of all that there is of the volume, a generation higher; the first decides. It goes
              at once if every part was there and every ALU took it; else it waits on all ALUs: see ``Deletion``.
@@ -94,7 +96,10 @@ class ObjectStore:
             if failures:
                 await self._commit(alus, before, again=failures)
                 raise first(failures)
-            failures = await self._commit(alus, _replaced(before, new[0].wwn, placed))
+            replaced = _replaced(before, new[0].wwn, placed)
+            had = placement(old).keys()
+            failures = await self._commit(alus, {wwn: objs for wwn, objs in replaced.items() if wwn in had})
+            failures = failures or await self._commit(alus, replaced)
             if failures:
                 await self._roll_back(old, new, alus, failures)
 

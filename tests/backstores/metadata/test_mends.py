@@ -62,6 +62,11 @@ CASES: dict[str, tuple[Objects, Objects, Told]] = {
         (volume(2, 4),),
         dropped((), (volume(2, 4),)),
     ),
+    "the-newest-copy-is-where-no-part-is": (
+        (volume(2, 4), LEFT),
+        (volume(2, 4, generation=2),),
+        {(ALU, PUT, volume(2, 4, generation=2))},
+    ),
     "deleted-everywhere": ((tombstone(),), (tombstone(),), dropped((tombstone(),), (tombstone(),))),
     "deleted-but-on-one": (
         (tombstone(),),

@@ -70,7 +70,9 @@ class World:
     deleted: set[Wwn] = field(default_factory=set)
     loose: set[Wwn] = field(default_factory=set)  # deleted while nobody knew what had come of a change
     unsure: set[Wwn] = field(default_factory=set)  # nobody knew, and then an ALU was struck off
-    struck_off: bool = False
+    leaves_tombstones: bool = (
+        False  # an ALU was struck off, or a deletion was cut short and repeated: it may wait for ever
+    )
     running: dict[Wwn, Tree] = field(default_factory=dict)
     names: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -82,7 +84,7 @@ class World:
     def commit(self, batch: Mapping[Wwn, Sequence[AnyObject]]) -> None:
         """Commit on several ALUs at once; power may fail, and then some of them have, and some have not."""
         cut = self.dice.random() < 0.12
-        for alu, objects in batch.items():
+        for alu, objects in sorted(batch.items(), key=lambda pair: pair[0]):
             assert not check(objects, alu, DATA), "it would not be stored"
             if not cut or self.dice.random() < 0.5:
                 self.disks[alu] = tuple(objects)
@@ -181,8 +183,10 @@ def grow(world: World) -> None:
     )
     world.volumes[head.wwn].trees.add(frozenset(grown))
     new, whole = with_tree(world, grown, tree)
+    had = {item.alu for item in tree if isinstance(item, PartitionObject)}
     world.commit(new)
-    world.commit(whole)
+    world.commit({alu: items for alu, items in whole.items() if alu in had})
+    world.commit({alu: items for alu, items in whole.items() if alu not in had})
     world.volumes[head.wwn] = Expected({frozenset(grown)})
     world.running[head.wwn] = grown
 
@@ -198,6 +202,8 @@ def delete(world: World) -> None:
     waits = Deletion(alus=tuple(sorted(parts)), missing=tree.missing)
     tombstone = msgspec.structs.replace(head, generation=head.generation + 1, layout=DELETED_LAYOUT, deletion=waits)
     world.running.pop(head.wwn, None)
+    if world.volumes[head.wwn].may_be_gone:
+        world.leaves_tombstones = True
     world.volumes[head.wwn].may_be_gone = True
     rest = {alu: [item for item in items if item.volume != head.wwn] for alu, items in parts.items()}
     world.commit({alu: [*items, tombstone] for alu, items in rest.items()})
@@ -212,7 +218,7 @@ def delete(world: World) -> None:
 
 def strike_off(world: World) -> set[Wwn]:
     """Let a start expect only those that are there. Changes that were cut short may lose what made them true."""
-    world.struck_off = True
+    world.leaves_tombstones = True
     world.unsure |= world.loose
     world.unsure |= {wwn for wwn, expected in world.volumes.items() if len(expected.trees) > 1 or expected.may_be_gone}
     return set(world.there)
@@ -260,14 +266,14 @@ def judge(world: World, image: SystemImage) -> None:
             assert not everything, "all of it is there"
     if everything and not world.unsure:
         stored = {item for objects in world.disks.values() for item in objects}
-        if world.struck_off:  # a tombstone may wait for ever for what was on it
+        if world.leaves_tombstones:
             stored -= set(image.tombstones)
         assert stored == {item for tree in image.volumes for item in tree.objects}, "something is left over"
 
 
 def attach_and_detach(world: World) -> None:
     """Let any minority be away: without a majority of the GS set nothing is decided (M4)."""
-    world.there = set(world.dice.sample(sorted(world.disks), world.dice.randint(MAJORITY, len(ALUS))))
+    world.there = set(world.dice.sample(ALUS, world.dice.randint(MAJORITY, len(ALUS))))
     start(world)
 
 
@@ -276,23 +282,33 @@ def come_back(world: World) -> None:
     start(world)
 
 
+def come_back_for_good(world: World) -> None:
+    while True:
+        try:
+            come_back(world)
+        except PowerCut:
+            continue
+        return
+
+
 def live(world: World) -> None:
     """Let things happen, and all ALUs be there in the end."""
     steps = (create, create, grow, grow, delete, attach_and_detach, come_back)
-    for step in [*(world.dice.choice(steps) for _ in range(STEPS)), come_back]:
+    for step in (world.dice.choice(steps) for _ in range(STEPS)):
         possible = {create: len(world.there) > 1, grow: len(world.there) > 1 and bool(world.running)}
         try:
             if possible.get(step, True):
                 step(world)
         except PowerCut:
             restart(world)
+    come_back_for_good(world)
 
 
 def restart(world: World) -> None:
-    """Start again, however often power fails meanwhile."""
+    """Start again, however often power fails meanwhile; not all ALUs need come back."""
     while True:
         try:
-            start(world)
+            world.dice.choice((start, attach_and_detach, come_back))(world)
         except PowerCut:
             continue
         return
