@@ -1,5 +1,5 @@
 # What a person types. Each target sets up what is missing first.
-.PHONY: run test check format bench clean
+.PHONY: run test check format bench image boot image-test clean
 
 STATE ?= var
 PORTAL ?= 127.0.0.1:3260
@@ -31,6 +31,26 @@ format:
 bench:
 	@scripts/setup.sh bench
 	.venv/bin/python -m benchmarks
+
+# Where Debian's packages come from, and what to do where their versions are not those of images/packages.lock:
+# tell, strict (fail) or write (record them).
+MIRROR ?= http://deb.debian.org
+LOCK ?= tell
+# For `make boot`: ports of 127.0.0.1 that lead to the portal and to SSH, auto, kvm or tcg, UEFI=--uefi, KEY=FILE.
+PORT ?= 3260
+SSH_PORT ?= 2222
+ACCEL ?= auto
+
+image:
+	@scripts/setup.sh image
+	@.venv/bin/python -m images.build --mirror $(MIRROR) --lock $(LOCK)
+
+boot:
+	@scripts/setup.sh image
+	@.venv/bin/python -m images.boot --port $(PORT) --accel $(ACCEL) $(UEFI) $(if $(KEY),--key $(KEY) --ssh-port $(SSH_PORT))
+
+image-test: image
+	.venv/bin/pytest -m image --no-header tests/images
 
 clean:
 	rm -rf .venv build dist *.egg-info benchmarks/build backstores/engine/_ring.c backstores/engine/*.so
