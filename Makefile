@@ -53,5 +53,5 @@ image-test: image
 	.venv/bin/pytest -m image --no-header tests/images
 
 clean:
-	rm -rf .venv build dist *.egg-info benchmarks/build backstores/engine/_ring.c backstores/engine/*.so
+	rm -rf .venv build dist *.egg-info benchmarks/build backstores/engine/*.c backstores/engine/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

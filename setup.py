@@ -1,6 +1,6 @@
-"""Builds the io_uring extension where liburing's header is; everything else stands in setup.cfg.
+"""Builds the extensions, that for io_uring where liburing's header is; everything else stands in setup.cfg.
 
-The appliance runs without the extension, on threads: nothing that goes wrong here fails an installation.
+The appliance runs without them, on threads and a little slower: nothing that goes wrong here fails an installation.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ PROBE = "#include <liburing.h>\nint main(void) { (void)io_uring_prep_writev2; re
 
 
 class BuildWhereItCan(build_ext):
-    """Leaves the extension out where liburing is missing or too old, without a page of compiler errors."""
+    """Leaves io_uring out where liburing is missing or too old, without a page of compiler errors."""
 
     def build_extensions(self) -> None:
         if not self.has_liburing():
             print("no liburing 2.2 headers: building without io_uring")
-            self.extensions = []
+            self.extensions = [extension for extension in self.extensions if extension.name != ring.name]
         super().build_extensions()
 
     def has_liburing(self) -> bool:
@@ -36,4 +36,5 @@ class BuildWhereItCan(build_ext):
 
 
 ring = Extension("backstores.engine._ring", ["backstores/engine/_ring.pyx"], libraries=["uring"], optional=True)
-setup(ext_modules=[ring], cmdclass={"build_ext": BuildWhereItCan})
+beside = Extension("backstores.engine._beside", ["backstores/engine/_beside.pyx"], optional=True)
+setup(ext_modules=[ring, beside], cmdclass={"build_ext": BuildWhereItCan})

@@ -95,6 +95,16 @@ class Backend(Protocol):
         """Run a blocking function that concerns ``fd`` in a worker."""
 
 
+class Hand(Protocol):
+    """Writes one thing beside the caller. ``begin`` and ``end`` come in pairs; the buffer is in use between them."""
+
+    def begin(self, fd: int, data: memoryview, offset: int, flags: int) -> bool:
+        """Have ``data`` written, with the flags of pwritev2(2); False: not now."""
+
+    def end(self) -> int:
+        """Wait for it; answer the bytes written, or minus an errno."""
+
+
 class Transfers(Protocol):
     """What the engine awaits. The caller has checked ranges; ``readv``, ``writev``, ``sync`` answer like the kernel."""
 
@@ -131,6 +141,7 @@ class AluDriver(Protocol):
     direct: bool  # goes past the page cache
     read_now: Callable[[int, memoryview], bool]  # (offset, into)
     write_now: Callable[[int, memoryview], bool]  # (offset, data)
+    write_beside: Callable[[Hand, int, memoryview], bool]  # as write_now, but begun only: the hand's end says the rest
     closed: bool
 
     def transfers(self, backend: Backend) -> Transfers:
@@ -142,4 +153,9 @@ class AluDriver(Protocol):
 
 def never_now(offset: int, view: memoryview) -> bool:
     """Stand in for ``read_now`` and ``write_now`` where every transfer has to wait."""
+    return False
+
+
+def never_beside(hand: Hand, offset: int, data: memoryview) -> bool:
+    """Stand in for ``write_beside`` where there is no descriptor to give to a hand, or every transfer has to wait."""
     return False

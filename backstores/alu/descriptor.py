@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 
 from backstores.alu import space
-from backstores.alu.base import AluDriver, AluOp, Backend, ByteRun, Kind, Transfers, never_now
+from backstores.alu.base import AluDriver, AluOp, Backend, ByteRun, Hand, Kind, Transfers, never_beside, never_now
 from backstores.alu.now import UNLIMITED, dirty_budget, page_cache
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class DescriptorDriver(AluDriver):
         self.closed = False
         self.read_now: Callable[[int, memoryview], bool] = never_now
         self.write_now: Callable[[int, memoryview], bool] = never_now
+        self.write_beside: Callable[[Hand, int, memoryview], bool] = never_beside
         self.start_writeback: Callable[[], bool] = lambda: False  # until an engine takes the driver on
         self._retire: Callable[[], None] = lambda: None
         if not direct:
@@ -48,7 +49,7 @@ class DescriptorDriver(AluDriver):
             if size_bytes <= budget_bytes:
                 budget_bytes = UNLIMITED  # it can't make more pages dirty than it has, however often they are written
             now = page_cache(fd, lambda: self.start_writeback(), budget_bytes)
-            self.read_now, self.write_now, self._retire = now
+            self.read_now, self.write_now, self.write_beside, self._retire = now
         # A durable write is told of pages that were lost before it, and each open file description is told once. This
         # one is for durable writes alone, so that the next flush on the other still hears of what concerns others (D1).
         self.durable_fd = reopened(fd, direct, os.O_RDWR if writable else os.O_RDONLY)
@@ -63,6 +64,7 @@ class DescriptorDriver(AluDriver):
             self.closed = True
             self._retire()
             self.read_now = self.write_now = never_now
+            self.write_beside = never_beside
             os.close(self.durable_fd)
             os.close(self.fd)
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from backstores.alu.base import PAGE_BYTES, AluDriver, AluError, AluOp, Backend, ByteRun, Kind, Transfers
+from backstores.alu.base import PAGE_BYTES, AluDriver, AluError, AluOp, Backend, ByteRun, Kind, Transfers, never_beside
 
 SECTOR_BYTES: Final = 512  # power fails between sectors (M1)
 MOVING: Final = frozenset({AluOp.READ, AluOp.WRITE})
@@ -86,6 +86,7 @@ class MemoryDriver(AluDriver, Transfers):
         self.immediate = immediate
         self.read_now = self._read_now
         self.write_now = self._write_now
+        self.write_beside = never_beside
         self.content = bytearray(size_bytes)
         self.mapped: set[int] = set()  # pages that were written
         self.room_bytes: int | None = None  # what may still be mapped; None: no limit

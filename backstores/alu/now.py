@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from backstores.alu.base import PAGE_BYTES, never_now
+from backstores.alu.base import PAGE_BYTES, Hand, never_beside, never_now
 
 LEAST_BUDGET_BYTES: Final = 16 << 20
 UNLIMITED: Final = sys.maxsize
@@ -37,13 +37,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Now(NamedTuple):
-    """The two hot callables of one file descriptor, and what ends them for good.
+    """The hot callables of one file descriptor, and what ends them for good.
 
     ``retire`` comes before the descriptor is closed: its number may be another file's a moment later.
     """
 
     read: Callable[[int, memoryview], bool]
     write: Callable[[int, memoryview], bool]
+    write_beside: Callable[[Hand, int, memoryview], bool]
     retire: Callable[[], None]
 
 
@@ -64,15 +65,15 @@ def page_cache(fd: int, start_writeback: Callable[[], bool], dirty_bytes: int) -
     """
     read_flags = _read_flags(fd)
     if read_flags is None:
-        return Now(never_now, never_now, lambda: None)
+        return Now(never_now, never_now, never_beside, lambda: None)
     read, cached, retire_read = _reader(fd, read_flags)
-    write, retire_write = _writer(fd, cached, start_writeback, dirty_bytes)
+    write, write_beside, retire_write = _writer(fd, cached, start_writeback, dirty_bytes)
 
     def retire() -> None:
         retire_read()
         retire_write()
 
-    return Now(read, write, retire)
+    return Now(read, write, write_beside, retire)
 
 
 def _reader(fd: int, flags: int) -> tuple[Callable[[int, memoryview], bool], Callable[[int], bool], Callable[[], None]]:
@@ -100,45 +101,59 @@ def _reader(fd: int, flags: int) -> tuple[Callable[[int, memoryview], bool], Cal
 
 def _writer(
     fd: int, cached: Callable[[int], bool], start_writeback: Callable[[], bool], dirty_bytes: int
-) -> tuple[Callable[[int, memoryview], bool], Callable[[], None]]:
+) -> tuple[Callable[[int, memoryview], bool], Callable[[Hand, int, memoryview], bool], Callable[[], None]]:
     pwrite = os.pwrite
     credit = dirty_bytes  # what may still be written before a write-back has to be started
-    nowait = True  # until the first write shows whether the file system takes RWF_NOWAIT
+    flags: int | None = None  # the first write shows whether the file system takes RWF_NOWAIT
 
-    def write_now(offset: int, data: memoryview) -> bool:
+    def admitted(offset: int, length: int) -> bool:
         nonlocal credit
-        length = len(data)
         if credit < length:
             if length > dirty_bytes or not start_writeback():
                 return False
             credit = dirty_bytes
         end = offset + length
-        if (offset | end) & _IN_PAGE and not (
+        return not (offset | end) & _IN_PAGE or (
             (not offset & _IN_PAGE or cached(offset)) and (not end & _IN_PAGE or cached(end - 1))
-        ):
+        )
+
+    def write_now(offset: int, data: memoryview) -> bool:
+        nonlocal credit
+        length = len(data)
+        if not admitted(offset, length):
             return False
         try:
-            done = write_nowait(offset, data) if nowait else pwrite(fd, data, offset)
+            done = pwrite(fd, data, offset) if flags == 0 else write_nowait(offset, data)
         except OSError:
             return False
         credit -= done
         return done == length
 
     def write_nowait(offset: int, data: memoryview) -> int:
-        nonlocal nowait
+        nonlocal flags
         try:
-            return os.pwritev(fd, (data,), offset, os.RWF_NOWAIT)
+            done = os.pwritev(fd, (data,), offset, os.RWF_NOWAIT)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
-        nowait = False
-        return pwrite(fd, data, offset)
+            flags = 0
+            return pwrite(fd, data, offset)
+        flags = os.RWF_NOWAIT
+        return done
+
+    def write_beside(hand: Hand, offset: int, data: memoryview) -> bool:
+        nonlocal credit
+        length = len(data)
+        if flags is None or not admitted(offset, length) or not hand.begin(fd, data, offset, flags):
+            return False
+        credit -= length
+        return True
 
     def retire() -> None:
         nonlocal fd
         fd = -1
 
-    return write_now, retire
+    return write_now, write_beside, retire
 
 
 def _read_flags(fd: int) -> int | None:

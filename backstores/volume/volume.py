@@ -40,6 +40,7 @@ from backstores.block import (
     plan,
 )
 from backstores.device import Submit
+from backstores.engine.beside import second_hand
 from backstores.engine.engine import Engine
 from backstores.engine.executor import Executor, LeafFailed, StageFailed
 from backstores.errors import TiergateError
@@ -116,7 +117,7 @@ class Volume:
         if flat is not None and self._open:
             states = {mirror: dirty_log.hot for mirror, dirty_log in self._logs.items()}
             self.read_now, self.write_now = hotpath.bind(
-                flat, self._drivers, states, self._locks.entries, self._doubts, self.block_bytes
+                flat, self._drivers, states, self._locks.entries, self._doubts, self.block_bytes, second_hand()
             )
 
     @asynccontextmanager

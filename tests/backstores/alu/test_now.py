@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from backstores.alu.now import Now, page_cache
+from backstores.engine.beside import NoHand
 from tests.support.engines import noise, view
 
 PAGE = 4096
@@ -232,3 +233,48 @@ def test_any_memory(fd: int) -> None:
     assert made.write(0, memory[100 : 100 + PAGE])
     assert made.read(0, memory[200 : 200 + PAGE])
     assert memory[200 : 200 + PAGE] == noise(PAGE, 3)
+
+
+class Noted(NoHand):
+    """Writes nothing, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, int]] = []  # (offset, flags)
+
+    def begin(self, fd: int, data: memoryview, offset: int, flags: int) -> bool:
+        self.begun.append((offset, flags))
+        return True
+
+
+@pytest.mark.parametrize("takes", [False, True], ids=["refuses RWF_NOWAIT", "takes RWF_NOWAIT"])
+def test_what_is_written_beside_waits_as_little(fd: int, monkeypatch: pytest.MonkeyPatch, takes: bool) -> None:
+    """With the flags that the first write has found right; until then with none."""
+
+    def answer(*_: object) -> int:
+        if not takes:
+            raise OSError(errno.EOPNOTSUPP, "not offered")
+        return PAGE
+
+    monkeypatch.setattr(os, "pwritev", answer)
+    made, hand, page = at_once(fd), Noted(), view(bytes(PAGE))
+    assert not made.write_beside(hand, 0, page)
+    assert made.write(0, page)
+    assert made.write_beside(hand, PAGE, page)
+    assert hand.begun == [(PAGE, os.RWF_NOWAIT if takes else 0)]
+
+
+def test_what_is_written_beside_spends_the_dirty_budget(fd: int) -> None:
+    writeback = Writeback()
+    writeback.runs = True
+    made, hand, page = at_once(fd, writeback.start, dirty_bytes=4 * PAGE), Noted(), view(bytes(PAGE))
+    assert made.write(0, page)
+    assert [made.write_beside(hand, at * PAGE, page) for at in range(4)] == [True] * 3 + [False]
+    assert not made.write(0, page)
+
+
+def test_part_of_a_page_that_is_not_cached_is_not_written_beside(fd: int) -> None:
+    made, hand = at_once(fd), Noted()
+    assert made.write(0, view(bytes(PAGE)))
+    evict(fd)
+    assert not made.write_beside(hand, 8 * PAGE + 512, view(bytes(PAGE)))
+    assert not hand.begun

@@ -8,6 +8,7 @@ import pytest
 
 from backstores.alu.memory import MemoryDriver
 from backstores.block import Leaf
+from backstores.engine.beside import NoHand
 from backstores.transforms.concat import Concat
 from backstores.transforms.flat import flatten
 from backstores.transforms.mirror import Mirror
@@ -40,7 +41,7 @@ LEAVES = [*TREE.children[0].children, *TREE.children[1].children]
 def bound(states: bytearray, locked: list[object], alus: dict[str, MemoryDriver]):  # type: ignore[no-untyped-def]
     flat = flatten(TREE)
     assert flat is not None
-    return bind(flat, alus, {MIRROR: RegionStates(states, 3)}, locked, set(), BLOCK)
+    return bind(flat, alus, {MIRROR: RegionStates(states, 3)}, locked, set(), BLOCK, NoHand())
 
 
 def crosses_legs(lba: int, blocks: int) -> bool:
