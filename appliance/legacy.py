@@ -196,6 +196,17 @@ class LegacyAlus:
                         " detach it, and attach it with legacy=yes"
                     )
 
+    def require_no_records(self, path: str) -> None:
+        """Keep the last ALU from going that records can lie on.
+
+        Raises:
+            UsageError: there are some; ``path`` is that ALU's.
+        """
+        if known := sorted(record.path for record in self._known().values()):
+            raise UsageError(
+                f"alu {path!r} is the last to keep the metadata of legacy alu {known[0]!r}: detach that first"
+            )
+
     # Volumes
 
     def volumes(self) -> list[tuple[AnyObject, ...]]:

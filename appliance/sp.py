@@ -144,6 +144,8 @@ class StorageProcessor:
         name = home.by_path(path).wwn
         if name is not None and (users := self._volumes.using(name)):
             raise UsageError(f"alu {path!r} is in use by volume {', '.join(sorted(users))}; delete it first")
+        if home is self._inventory and {alu.wwn for alu in self._inventory if alu.owned} == {name}:
+            self._legacy.require_no_records(path)
         await home.detach(path)
 
     async def bring_on_line(self) -> None:

@@ -213,6 +213,26 @@ def test_without_a_place_for_its_record_it_is_refused(tmp_path: Path) -> None:
     on(tmp_path, records, scenario)
 
 
+def test_the_last_alu_that_keeps_its_record_can_not_go(tmp_path: Path) -> None:
+    """R5: with that, the volume would be forgotten."""
+    old = tmp_path / "old.img"
+    old_data(old)
+    first, second = str(tmp_path / "a0.img"), str(tmp_path / "a1.img")
+
+    async def scenario(sp: StorageProcessor) -> None:
+        for path in (first, second):
+            await sp.attach(path, 20 << 20)
+            await sp.claim(path)
+        await sp.attach_legacy(str(old))
+        await sp.detach(second)
+        with pytest.raises(UsageError, match=f"is the last to keep the metadata of legacy alu '{old}': detach that"):
+            await sp.detach(first)
+        await sp.detach(str(old))
+        await sp.detach(first)
+
+    on(tmp_path, MemoryRecords(), scenario)
+
+
 def test_what_is_known_already_needs_no_change_of_the_gs_set(tmp_path: Path) -> None:
     """R5, M4: below a majority volumes go on, after a restart, too."""
     old, records = tmp_path / "old.img", MemoryRecords()
