@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.allocator import keep_freed_memory
 from appliance.demo import make_demo
 from appliance.discovery import find_disks
 from appliance.front_end import Choice, choose
@@ -63,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(PollingSelector())) as runner:
             runner.run(serve(options))
