@@ -50,7 +50,7 @@ def test_not_one_byte_is_written_but_what_hosts_write(tmp_path: Path) -> None:
     old, records = tmp_path / "old.img", MemoryRecords()
     before = old_data(old)
     last = ODD // 512 - 1
-    wrote = {0: b"a" * 512, 8191: b"b" * 512, last: b"c" * 512}
+    wrote = {0: b"a" * 512, 1501: b"b" * 512, last: b"c" * 512}
 
     async def unused(sp: StorageProcessor) -> None:
         assert (await sp.attach_legacy(str(old))).state is AluState.LEGACY
@@ -65,7 +65,7 @@ def test_not_one_byte_is_written_but_what_hosts_write(tmp_path: Path) -> None:
         status = await sp.create_volume(whole(sp))
         names.append(status.wwn)
         assert (status.state, status.blocks, status.block_bytes) == (VolumeState.ONLINE, last + 1, 512)
-        assert await read(sp, status.wwn, 0, 4096) == noise(4096 * 512)
+        assert await read(sp, status.wwn, 0, 2048) == noise(2048 * 512)
 
     on(tmp_path, records, served, old)
     assert digest(old) == before
@@ -106,7 +106,7 @@ def test_space_that_hosts_give_back_is_given_back_there_alone(tmp_path: Path) ->
     assert old.read_bytes() == noise(ODD)[: -5 * 512] + bytes(5 * 512)
 
 
-@pytest.mark.parametrize("size_bytes", [4096, 4608, 1 << 20, ODD], ids=str)
+@pytest.mark.parametrize("size_bytes", [4096, 4608, ODD, (20 << 20) + 512], ids=str)
 def test_it_may_be_small_and_of_any_number_of_sectors(tmp_path: Path, size_bytes: int) -> None:
     """R5: smaller than any ALU with metadata, too."""
     old = tmp_path / "old.img"
@@ -165,7 +165,7 @@ def test_it_carries_one_volume_and_can_not_go_while_that_is_there(tmp_path: Path
 def test_it_is_never_claimed(tmp_path: Path, force: bool) -> None:
     """R2, R5: neither as what it is, nor when its volume is there and it was attached as an ordinary one."""
     old, records = tmp_path / "old.img", MemoryRecords()
-    before = old_data(old)
+    before = old_data(old, 20 << 20)
 
     async def as_it_is(sp: StorageProcessor) -> None:
         with pytest.raises(UsageError, match="is a legacy alu, whose data must not be touched"):
@@ -359,7 +359,7 @@ def test_a_record_that_can_not_be_read_holds_up_no_other(tmp_path: Path) -> None
 @pytest.mark.parametrize("sector_bytes", [512, 4096], ids=["512-sectors", "4096-sectors"])
 def test_a_disk_is_served_in_its_own_sectors(tmp_path: Path, sector_bytes: int) -> None:
     """R5: to the last of them, though 512 bytes don't make a page."""
-    size_bytes = (20 << 20) + sector_bytes
+    size_bytes = (1 << 20) + sector_bytes
     with loop_device(tmp_path / "backing", size_bytes, sector_bytes) as path:
         (tmp_path / "backing").write_bytes(noise(size_bytes))
         before = digest(tmp_path / "backing")

@@ -20,7 +20,7 @@ from tests.support.engines import noise
 
 SUSID = "legacy-tests"
 TARGET = "iqn.2026-11.example.tiergate:legacy"
-ODD = 20 * (1 << 20) + 3 * 512  # whole sectors, but no whole pages
+ODD = (1 << 20) + 3 * 512  # whole sectors, but no whole pages
 
 
 class MemoryRecords(RecordStore):
