@@ -41,6 +41,8 @@ if [[ $target != run ]]; then
     need open-iscsi command -v iscsid
     need multipath-tools command -v multipathd
     need kmod command -v modprobe
+    need qemu-system-x86 command -v qemu-system-x86_64
+    need busybox-static command -v busybox
     need iproute2 command -v ip
     need procps command -v ps
     need fio command -v fio
@@ -80,4 +82,9 @@ if [[ ! -e .venv/set-up || $(cat .venv/set-up) != "$wanted" ]]; then
     quietly "$python" -m venv .venv
     quietly .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev]'
     echo "$wanted" >.venv/set-up
+fi
+# The kernel that QEMU boots; without it, tests for two processors at once are skipped.
+if [[ $target == test && ! -e build/guest-kernel ]] && command -v qemu-system-x86_64 busybox >/dev/null; then
+    echo "fetching a kernel for guests"
+    quietly .venv/bin/python -m tests.guest.boot_files || echo "tests that run under QEMU are left out"
 fi

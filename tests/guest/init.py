@@ -20,6 +20,7 @@ FINIT_MODULE = 313  # the number of the system call on x86-64
 STAGE = "/mnt"  # any empty folder that every Debian has
 FRESH = {"/proc": "proc", "/sys": "sysfs", "/dev": "devtmpfs", "/run": "tmpfs", "/dev/shm": "tmpfs"}
 NOT_RUN = 99
+QUICK = {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # a guest may be slow
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -41,15 +42,14 @@ def load(module: Path) -> None:
     os.close(descriptor)
 
 
-def enter_overlay(kind: str, source: str, options: str, modules: str) -> None:
+def enter_overlay(modules: str) -> None:
     """Change to a tree that is the host's, but keeps what is written in memory."""
     release = os.uname().release
     load(Path(modules, release, "kernel/fs/overlayfs/overlay.ko"))
     mount("tmpfs", STAGE, "size=75%")
-    for name in ("lower", "upper", "work", "root"):
+    for name in ("upper", "work", "root"):
         os.mkdir(f"{STAGE}/{name}")
-    mount(kind, f"{STAGE}/lower", options, source)
-    mount("overlay", f"{STAGE}/root", f"lowerdir={STAGE}/lower,upperdir={STAGE}/upper,workdir={STAGE}/work")
+    mount("overlay", f"{STAGE}/root", f"lowerdir=/,upperdir={STAGE}/upper,workdir={STAGE}/work")
     os.chroot(f"{STAGE}/root")
     os.chdir("/")
     for where, kind in FRESH.items():
@@ -63,7 +63,7 @@ def enter_overlay(kind: str, source: str, options: str, modules: str) -> None:
 
 def run(job: Job) -> int:
     """Load the modules, run the command, and give its exit status."""
-    os.environ.update(PATH=PATH, HOME="/root", TIERGATE_GUEST="1", PYTHONDONTWRITEBYTECODE="1")
+    os.environ.update(PATH=PATH, HOME="/root", TIERGATE_GUEST=job["kernel"], **QUICK)
     if job["modules"]:
         subprocess.run(["modprobe", "--all", *job["modules"]], check=True)
     os.chdir(Path(__file__).parents[2])
@@ -79,7 +79,7 @@ def main() -> None:
     job: Job = json.loads(Path(os.environ["TIERGATE_JOB"]).read_text())
     status = NOT_RUN
     try:
-        enter_overlay(**job["tree"])
+        enter_overlay(job["modules_folder"])
         status = run(job)
     except BaseException:  # noqa: BLE001 (the edge of the guest's first process: the log must tell)
         traceback.print_exc()

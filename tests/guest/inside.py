@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from tests.guest.kernel import KERNELS
+
 T = TypeVar("T")
 
 CONFIGFS: Final = Path("/sys/kernel/config")
 TARGET: Final = CONFIGFS / "target"
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 20.0 * KERNELS[os.environ.get("TIERGATE_GUEST", "uml")].slowness
 POLL_S: Final = 0.02
 INITIATOR: Final = "iqn.2026-11.example.tiergate:guest"
 

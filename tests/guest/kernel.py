@@ -5,8 +5,9 @@ memory takes all that it writes. So a test finds the project, its virtual enviro
 and leaves nothing behind. What crosses the border is text: a job (a file that the guest reads) goes in, the
 console comes out, and in it one verdict line that bears a word only this guest was told.
 
-``UserModeLinux`` is Debian's kernel as a process: it boots in two seconds and needs no rights, but has one CPU.
-Another kernel (QEMU with two CPUs, for races) is another implementation of ``Kernel`` with the same ``init.py``.
+``UserModeLinux`` is Debian's kernel as a process: it boots in two seconds and runs at full speed, but has one CPU.
+``Qemu`` is a machine with two CPUs that run at the same time, for races. It is emulated, so everything takes some ten
+times as long: a nested KVM, where there is one, hangs more often than not. Both start the same ``init.py``.
 """
 
 from __future__ import annotations
@@ -22,26 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from tests.guest import boot_files
+
 INIT: Final = Path(__file__).with_name("init.py")
-PROJECT: Final = INIT.parents[2]
+PROJECT: Final = boot_files.PROJECT
 MEMORY: Final = Path("/dev/shm")  # where a guest keeps its memory, if it can; the file has no name
 PIECE_BYTES: Final = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """How a guest mounts the host's file tree, and where in it its modules lie (a folder for each release)."""
-
-    kind: str
-    source: str
-    options: str
-    modules: str
+QEMU: Final = "qemu-system-x86_64"
+MACHINE: Final = "pc,usb=off,vmport=off,smbus=off"
+QUICK_BOOT: Final = (
+    "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable random.trust_cpu=on "
+    "selinux=0 apparmor=0 audit=0 nowatchdog rcupdate.rcu_expedited=1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ class Job:
 
     command: tuple[str, ...]
     modules: tuple[str, ...]
-    tree: Tree
+    modules_folder: str  # where in the host's tree they lie, a folder for each release
+    kernel: str  # its name
     verdict: str  # the word that the verdict line begins with
 
 
@@ -66,8 +66,16 @@ class Kernel(Protocol):
     """Something that boots a guest for a job, with the host's tree as its root, and ``init.py`` as process 1."""
 
     @property
-    def tree(self) -> Tree:
-        """Say how the guest comes by the host's tree."""
+    def name(self) -> str:
+        """Give the name by which a person chooses it."""
+
+    @property
+    def modules(self) -> str:
+        """Say where its modules lie: a folder with one for each release."""
+
+    @property
+    def slowness(self) -> int:
+        """Say how much more time everything needs than on the host."""
 
     def missing(self) -> str | None:
         """Say what has to be installed before it can boot; None: nothing."""
@@ -79,7 +87,9 @@ class Kernel(Protocol):
 class UserModeLinux:
     """Debian's user-mode-linux."""
 
-    tree: Final = Tree("hostfs", "none", "/", "/usr/lib/uml/modules")
+    name: Final = "uml"
+    modules: Final = "/usr/lib/uml/modules"
+    slowness: Final = 1
 
     def missing(self) -> str | None:
         """Say what has to be installed."""
@@ -94,15 +104,49 @@ class UserModeLinux:
         )
 
 
+class Qemu:
+    """Debian's ordinary kernel on an emulated machine with two CPUs, its files made by ``boot_files``."""
+
+    name: Final = "qemu"
+    modules: Final = str(boot_files.MODULES)
+    slowness: Final = 6
+
+    def missing(self) -> str | None:
+        """Say what has to be installed."""
+        if not shutil.which(QEMU):
+            return "qemu-system-x86"
+        return None if boot_files.INITRAMFS.exists() else f"{boot_files.PACKAGE}, unpacked by scripts/setup.sh test"
+
+    def command_line(self, job: Path, folder: Path) -> Sequence[str]:
+        """Give the machine: no device but the console and the host's tree, read-only.
+
+        It is a whole PC and no microvm, whose only clock at the start is a timer that the emulation can't keep.
+        """
+        environment = f"TIERGATE_JOB={job} TIERGATE_PYTHON={sys.executable} TIERGATE_INIT={INIT}"
+        return (
+            *(QEMU, "-machine", MACHINE, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
+            *("-kernel", str(boot_files.KERNEL), "-initrd", str(boot_files.INITRAMFS)),
+            *("-fsdev", "local,id=tree,path=/,readonly=on,security_model=none,multidevs=remap"),
+            *("-device", f"virtio-9p-pci,fsdev=tree,mount_tag={boot_files.TREE_TAG}"),
+            *("-append", f"{QUICK_BOOT} {environment}"),
+        )
+
+
+KERNELS: Final[Mapping[str, Kernel]] = {kernel.name: kernel for kernel in (UserModeLinux(), Qemu())}
+
+
 def run(kernel: Kernel, command: Sequence[str], modules: Sequence[str], deadline_s: float) -> Outcome:
-    """Run a command in a guest of its own."""
-    job = Job(tuple(command), tuple(modules), kernel.tree, f"verdict-{secrets.token_hex(8)}")
+    """Run a command in a guest of its own. ``deadline_s`` is for a kernel as fast as the host's."""
+    job = Job(tuple(command), tuple(modules), kernel.modules, kernel.name, f"verdict-{secrets.token_hex(8)}")
     with tempfile.TemporaryDirectory(prefix="tiergate-guest-") as name:
         folder = Path(name)
         (folder / "job").write_text(json.dumps(asdict(job)))
         guest = _boot(kernel.command_line(folder / "job", folder), folder)
         try:
-            return _watch(guest, re.compile(rf"^{job.verdict} (\d+)\r?$".encode(), re.MULTILINE), deadline_s)
+            return _watch(
+                guest, re.compile(rf"^{job.verdict} (\d+)\r?$".encode(), re.MULTILINE), deadline_s * kernel.slowness
+            )
         finally:
             # The guest is not asked to shut down: its disks may be gone, and it has nothing to save.
             with suppress(ProcessLookupError):

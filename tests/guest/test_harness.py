@@ -10,19 +10,24 @@ import pytest
 
 from tests.guest.conftest import PYTEST
 from tests.guest.inside import TARGET, Guest
-from tests.guest.kernel import UserModeLinux, run
+from tests.guest.kernel import KERNELS, run
 
-KERNEL = UserModeLinux()
+KERNEL = KERNELS["uml"]
 needs_kernel = pytest.mark.skipif(KERNEL.missing() is not None, reason=f"not installed: {KERNEL.missing()}")
 MARK = Path("/var/tmp/tiergate-written-by-a-guest")
 
 
 @pytest.mark.guest(modules=["target_core_user"])
 def test_a_guest_is_a_kernel_of_its_own_with_the_modules_asked_for(guest: Guest) -> None:
-    assert os.environ["TIERGATE_GUEST"]
     assert TARGET.is_dir()
     assert "target_core_user" in guest.sh("cat /proc/modules")
     assert Path("/proc/1/cmdline").read_bytes().split(b"\0")[1].endswith(b"init.py")
+
+
+@pytest.mark.guest(races=True)
+def test_races_are_run_where_two_processors_can_race() -> None:
+    """R31: the usual kernel has one; QEMU's, on which tests with ``races`` run as well, has two."""
+    assert os.cpu_count() == {"uml": 1, "qemu": 2}[os.environ["TIERGATE_GUEST"]]
 
 
 @pytest.mark.guest

