@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from appliance import assembly
 from appliance.inventory import Inventory
@@ -39,6 +40,9 @@ Make = Callable[[Engine, Geometry, Sequence[LegLog]], Awaitable[DirtyLog]]
 
 CLEAN_INTERVAL_S = 5.0
 """How often dirty regions grow older: an idle one is clear after two to three of these."""
+
+AT_ONCE: Final = 32
+"""Volumes that come on line side by side: each waits for its ALUs several times."""
 
 
 @dataclass(slots=True)
@@ -101,9 +105,14 @@ class Volumes:
             found[tree.volume.wwn] = Known(judged.objects, judged.reason, judged.whole)
         found |= {tree[0].wwn: Known(tree) for tree in self.legacy.volumes()}
         self.known = {**found, **on_line}
-        for wwn, known in found.items():
-            if wwn not in on_line:
-                await self._bring_on_line(known)
+        waiting = iter([known for wwn, known in found.items() if wwn not in on_line])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._bring_each_on_line(waiting))
+
+    async def _bring_each_on_line(self, waiting: Iterator[Known]) -> None:
+        for known in waiting:
+            await self._bring_on_line(known)
 
     def _tell(self, image: SystemImage) -> None:
         """Log what is wrong with the metadata, each thing once."""
