@@ -28,7 +28,7 @@ from backstores.errors import CorruptError, TiergateError, UsageError
 from backstores.metadata import legacy
 from backstores.metadata.inspection import Ownership
 from backstores.metadata.layout import LEAST_ALU_BYTES
-from backstores.metadata.legacy import Record
+from backstores.metadata.legacy import Mark, Record
 from backstores.metadata.store import AluMetadata
 from backstores.objects import AnyObject, PartitionObject, VolumeObject
 from backstores.wwn import Wwn, new_device_wwn
@@ -128,11 +128,7 @@ class LegacyAlus:
 
     async def _recorded(self, guard: DescriptorDriver, force: bool) -> Record:
         """Find the record of what a guard has open, or make one."""
-        try:
-            mark = await asyncio.to_thread(identify, guard)
-        except OSError as error:
-            raise UsageError(f"{guard.path} can't be told from others ({error.strerror})") from error
-        known = self._known()
+        mark, known = await _mark(guard), self._known()
         record = legacy.recognize(known.values(), guard.path, mark, force)
         if record is None:
             await self._require_unmanaged(guard)
@@ -146,7 +142,7 @@ class LegacyAlus:
             try:
                 await self._keep(record)
             except TiergateError as error:
-                if before is None or record.mark != before.mark:
+                if before is None or msgspec.structs.replace(record, path=before.path) != before:
                     raise
                 log.warning("legacy alu %s: its new path could not be kept: %s", guard.path, error)
         return record
@@ -187,7 +183,7 @@ class LegacyAlus:
             UsageError: it is one.
         """
         if isinstance(driver, DescriptorDriver):
-            mark = await asyncio.to_thread(identify, driver)
+            mark = await _mark(driver)
             for record in self._known().values():
                 same = record.mark.text == mark.text and (mark.anywhere or record.path == driver.path)
                 if record.volume is not None and mark.text and same:
@@ -279,3 +275,15 @@ class LegacyAlus:
 
     async def _keep(self, record: Record) -> None:
         await self._records.save(record.alu, legacy.encode(record))
+
+
+async def _mark(driver: DescriptorDriver) -> Mark:
+    """Look at what a driver has open.
+
+    Raises:
+        UsageError: it can't be looked at.
+    """
+    try:
+        return await asyncio.to_thread(identify, driver)
+    except OSError as error:
+        raise UsageError(f"{driver.path} can't be told from others ({error.strerror})") from error

@@ -107,24 +107,46 @@ def recognize(records: Iterable[Record], path: str, mark: Mark, force: bool = Fa
     Raises:
         UsageError: something else than what was attached there stands at the path, and hosts may want that back.
     """
-    known = list(records)
+    known = [record for record in records if record.objects or record.mark == mark]  # else there is nothing to lose
     for record in known:
-        if mark.text and mark.anywhere and record.mark == mark:
-            return msgspec.structs.replace(record, path=path)
-    there = [record for record in known if record.path == path and (record.mark == mark or record.objects)]
+        if mark.text and record.mark.text == mark.text and (mark.anywhere or record.path == path):
+            return msgspec.structs.replace(_sized(record, path, mark.size_bytes), path=path, mark=mark)
+    there = [record for record in known if record.path == path]
     if not there:
         return None
-    record = there[0]
-    if record.mark.size_bytes != mark.size_bytes:
+    if there[0].mark != mark and not force:
         raise UsageError(
-            f"{path} has {mark.size_bytes} bytes; {_described(record)} had {record.mark.size_bytes}: bring that back"
+            f"{path} is {_shown(mark)}; {_described(there[0])} was {_shown(there[0].mark)}: bring that back, or if this"
+            " has the same data, detach the alu and attach it with legacy=yes force=yes"
         )
-    if record.mark != mark and not force:
+    return msgspec.structs.replace(_sized(there[0], path, mark.size_bytes), mark=mark)
+
+
+def _sized(record: Record, path: str, size_bytes: int) -> Record:
+    """Let a volume grow with its ALU, which it is the whole of.
+
+    Raises:
+        UsageError: the ALU has become smaller, or is no longer whole blocks.
+    """
+    had_bytes = record.mark.size_bytes
+    if not record.objects or had_bytes == size_bytes:
+        return record
+    head, leaf = record.objects
+    assert isinstance(head, VolumeObject)
+    assert isinstance(leaf, PartitionObject)
+    blocks, part = divmod(size_bytes, head.block_bytes)
+    if part or size_bytes < had_bytes:
         raise UsageError(
-            f"{path} is {_shown(mark)}; {_described(record)} was {_shown(record.mark)}: bring that back, or if this has"
-            " the same data, detach the alu and attach it with legacy=yes force=yes"
+            f"{path} has {size_bytes} bytes; {_described(record)} had {had_bytes}, and blocks of {head.block_bytes}:"
+            " bring that back"
         )
-    return msgspec.structs.replace(record, mark=mark)
+    return msgspec.structs.replace(
+        record,
+        objects=(
+            msgspec.structs.replace(head, blocks=blocks, generation=head.generation + 1),
+            msgspec.structs.replace(leaf, extent=Extent(0, size_bytes), generation=leaf.generation + 1),
+        ),
+    )
 
 
 def _described(record: Record) -> str:

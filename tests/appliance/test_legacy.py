@@ -355,6 +355,48 @@ def test_a_record_that_can_not_be_read_holds_up_no_other(tmp_path: Path) -> None
     on(tmp_path, records, scenario)
 
 
+def test_a_file_that_has_grown_makes_a_larger_volume(tmp_path: Path) -> None:
+    """R5: at the next start; the record says so, and the start after that."""
+    old, records = tmp_path / "old.img", MemoryRecords()
+    old_data(old)
+
+    async def made(sp: StorageProcessor) -> None:
+        await sp.create_volume(whole(sp))
+
+    async def found(sp: StorageProcessor) -> None:
+        [volume] = sp.volumes()
+        assert (volume.state, volume.blocks) == (VolumeState.ONLINE, ODD // 512 + 3)
+
+    on(tmp_path, records, made, old)
+    with old.open("ab") as handle:
+        handle.write(b"3 more sectors" + bytes(3 * 512 - 14))
+    on(tmp_path, records, found, old)
+    on(tmp_path, records, found, old)
+
+
+@pytest.mark.root
+def test_a_disk_is_found_under_another_path_and_attached_once(tmp_path: Path) -> None:
+    """R5: the kernel names disks as it finds them; two paths to one disk are one disk."""
+    records, names = MemoryRecords(), list[Wwn]()
+
+    async def made(sp: StorageProcessor) -> None:
+        names.append((await sp.create_volume(whole(sp))).wwn)
+
+    async def found(sp: StorageProcessor) -> None:
+        assert [(volume.wwn, volume.state) for volume in sp.volumes()] == [(names[0], VolumeState.ONLINE)]
+
+    async def twice(sp: StorageProcessor) -> None:
+        with pytest.raises(UsageError, match=r"is the legacy alu '/dev/loop.*', by another path"):
+            await sp.attach_legacy(second)
+
+    with loop_device(tmp_path / "backing", 1 << 20) as first:
+        on(tmp_path, records, made, Path(first))
+        with loop_device(tmp_path / "backing", 1 << 20) as second:
+            assert first != second
+            on(tmp_path, records, found, Path(second))
+            on(tmp_path, records, twice, Path(first))
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("sector_bytes", [512, 4096], ids=["512-sectors", "4096-sectors"])
 def test_a_disk_is_served_in_its_own_sectors(tmp_path: Path, sector_bytes: int) -> None:

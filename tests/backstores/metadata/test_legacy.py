@@ -88,11 +88,37 @@ def test_another_disk_at_the_path_is_refused_unless_forced(mark: Mark) -> None:
     assert recognize([DISK], "/dev/sdb", mark, force=True) == msgspec.structs.replace(DISK, mark=mark)
 
 
+SMALLER = {"disk": (DISK, Mark(512, SERIAL.text, anywhere=True)), "file": (FILE, Mark(512, INODE.text))}
+
+
 @pytest.mark.parametrize("force", [False, True], ids=["asked", "forced"])
-def test_another_size_is_refused_whatever_is_said(force: bool) -> None:
+@pytest.mark.parametrize(("record", "mark"), SMALLER.values(), ids=SMALLER)
+def test_what_has_become_smaller_is_refused_whatever_is_said(record: Record, mark: Mark, force: bool) -> None:
     """R5: the volume could not be all of it."""
-    with pytest.raises(UsageError, match=f"/old.img has 512 bytes; .* had {SIZE}: bring that back"):
-        recognize([FILE], "/old.img", Mark(512, "inode 12"), force)
+    with pytest.raises(UsageError, match=f"{record.path} has 512 bytes; .* had {SIZE}, .*: bring that back"):
+        recognize([record], record.path, mark, force)
+
+
+@pytest.mark.parametrize("record", [DISK, FILE], ids=["disk", "file"])
+def test_a_volume_grows_with_its_alu(record: Record) -> None:
+    """R5: it is all of it, by definition; a host sees the new size as of any volume that has grown."""
+    found = recognize([record], record.path, msgspec.structs.replace(record.mark, size_bytes=20 * 512))
+    assert found is not None
+    assert decode(encode(found)) == found
+    assert found.volume is not None
+    assert (found.volume.blocks, found.volume.generation) == (20, 2)
+
+
+def test_blocks_that_would_not_be_whole_are_refused() -> None:
+    """R5: a disk image in blocks of 4096 bytes that a sector was appended to."""
+    large = (
+        replaced(HEAD, block_bytes=4096, blocks=2),
+        replaced(PART, extent=Extent(0, 8192)),
+    )
+    record = Record(alu_wwn(1), "/old.img", Mark(8192, "inode 12"), large)
+    assert decode(encode(record)) == record
+    with pytest.raises(UsageError, match=r"/old\.img has 8704 bytes; .* had 8192, and blocks of 4096: bring that back"):
+        recognize([record], "/old.img", Mark(8704, "inode 12"))
 
 
 def test_where_nothing_was_served_anything_may_stand() -> None:
