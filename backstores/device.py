@@ -32,7 +32,7 @@ class BlockDevice(Submit, Protocol):
     blocks: int
     physical_block_bytes: int  # writes aligned to this need no read first
     granularity_blocks: int  # optimal transfer granularity: a stripe's chunk, else a physical block
-    optimal_blocks: int  # optimal transfer length: a full stripe row
+    optimal_blocks: int  # optimal transfer length: full stripe rows
 
     def read_now(self, lba: int, blocks: int, into: memoryview) -> bool:
         """Fill ``into`` if that needs no waiting. The caller has checked the range."""

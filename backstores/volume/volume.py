@@ -60,6 +60,8 @@ Persist = Callable[[Sequence[AnyObject]], Awaitable[None]]
 """Store changed objects of a volume durably on the ALUs that still work, before it returns."""
 
 PHYSICAL_BYTES = 4096
+OPTIMAL_BYTES = 1 << 20
+"""Linux never sends more in one command than we call optimal, so of rows that are smaller we name several."""
 RESYNC_BYTES = 1 << 20  # copied while all writers wait
 
 
@@ -108,7 +110,8 @@ class Volume:
         stripes = [obj for obj in objects if isinstance(obj, StripeObject)]
         physical_blocks = self.physical_block_bytes // self.block_bytes
         self.granularity_blocks = max([physical_blocks, *(obj.chunk_blocks for obj in stripes)])
-        self.optimal_blocks = max([self.granularity_blocks, *(s.chunk_blocks * len(s.children) for s in stripes)])
+        row_blocks = max([self.granularity_blocks, *(s.chunk_blocks * len(s.children) for s in stripes)])
+        self.optimal_blocks = row_blocks * max(1, OPTIMAL_BYTES // (row_blocks * self.block_bytes))
         self._bind()
 
     def _bind(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from backstores.alu.base import AluOp
 from backstores.block import NoSpace, Offline, Op, OutOfRange, ReadFailed, Request, WriteFailed
-from backstores.objects import LegState, MirrorObject
+from backstores.objects import LegState, MirrorObject, StripeObject
 from backstores.volume.volume import Volume
 from tests.support.volumes import BLOCK_BYTES, CHUNK_BLOCKS, DATA, Machine
 
@@ -291,5 +291,19 @@ def test_a_closed_volume_refuses_everything() -> None:
             assert not volume.read_now(0, 1, memoryview(bytearray(BLOCK_BYTES)))
             with pytest.raises(Offline):
                 await read(volume, 0, 1)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_optimal_is_whole_rows_and_a_mebibyte_if_that_can_be() -> None:
+    """Linux takes it for the largest command to send; a page or a short row would cut its requests to pieces."""
+    machine = Machine()
+    [stripe] = [obj for obj in machine.objects if isinstance(obj, StripeObject)]
+    row_blocks = stripe.chunk_blocks * len(stripe.children)
+
+    async def scenario() -> None:
+        async with machine.volume() as volume:
+            assert volume.optimal_blocks % row_blocks == 0
+            assert (1 << 20) - row_blocks * BLOCK_BYTES < volume.optimal_blocks * BLOCK_BYTES <= 1 << 20
 
     asyncio.run(scenario())
