@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from appliance.messages import AluState, AluStatus
+from appliance.recognition import Recognize, recognize_nothing
 from backstores.alu.base import AluDriver, AluError, AluFull
 from backstores.engine.engine import Engine
 from backstores.engine.storage import DriverStorage
@@ -17,7 +18,7 @@ from backstores.metadata.inspection import Inspection, Ownership
 from backstores.metadata.layout import data_area
 from backstores.metadata.merge import AluRecord
 from backstores.metadata.store import AluMetadata
-from backstores.objects import AnyObject, PartitionObject
+from backstores.objects import AnyObject, PartitionObject, VolumeObject
 from backstores.wwn import Wwn, new_device_wwn
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ STATE_OF: Final = {
     Ownership.DAMAGED: AluState.DAMAGED,
     Ownership.NEWER: AluState.DAMAGED,
 }
+UNUSED: Final = frozenset({Ownership.BLANK, Ownership.DATA, Ownership.FOREIGN, Ownership.DAMAGED})
+"""What may be claimed."""
+
 UNTOLD: Final = frozenset({Problem.ABSENT, Problem.UNFINISHED})
 """Findings that are no news of a person's: nothing was there yet, or a crash cut a change short and undid it."""
 
@@ -91,9 +95,10 @@ class OpenAlu:
 class Inventory:
     """All open ALUs by path, in the order in which they were attached. ``missing``: those that should be there."""
 
-    def __init__(self, engine: Engine, susid: str) -> None:
+    def __init__(self, engine: Engine, susid: str, recognize: Recognize = recognize_nothing) -> None:
         self._engine = engine
         self._susid = susid
+        self._recognize = recognize
         self._alus: dict[str, OpenAlu] = {}
         self.missing: dict[str, str] = {}  # path: why it could not be opened
         self.drivers: dict[Wwn, AluDriver] = {}
@@ -164,10 +169,25 @@ class Inventory:
 
     async def _inspected(self, driver: AluDriver) -> OpenAlu:
         metadata = AluMetadata(DriverStorage(self._engine, driver), driver.size_bytes)
-        alu = OpenAlu(driver, metadata, await metadata.inspect(self._susid))
+        alu = OpenAlu(driver, metadata, await self._named(driver.path, await metadata.inspect(self._susid)))
         if alu.wwn is not None and (twin := self.by_wwn(alu.wwn)) is not None:
             raise UsageError(f"alu {driver.path!r} is a copy of {twin.driver.path!r}: both say they are {alu.wwn}")
         return alu
+
+    async def _named(self, path: str, found: Inspection) -> Inspection:
+        """Add to what was found what a claim would lose, so that people know before they allow it."""
+        if found.ownership not in UNUSED:
+            return found
+        names = await self._recognize(path)
+        if found.ownership in (Ownership.BLANK, Ownership.DATA):
+            if not names:
+                return found
+            text = f"holds data: {', '.join(names)}"
+            return replace(found, ownership=Ownership.DATA, detail=text, signatures=tuple(names))
+        heads = [obj for obj in found.state.objects if isinstance(obj, VolumeObject)] if found.state else []
+        volumes = f"parts of {len(heads)} volume{'s' if len(heads) > 1 else ''}"
+        there = ", ".join([*([volumes] if heads else []), *names])
+        return replace(found, detail=f"{found.detail}; it holds {there}") if there else found
 
     async def claim(self, path: str, force: bool) -> OpenAlu:
         """Lay an attached ALU out for this appliance.

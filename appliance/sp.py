@@ -14,6 +14,7 @@ from appliance.legacy import LegacyAlus, NoRecords, RecordStore
 from appliance.messages import AluStatus, Exposure, HostDefinition, SessionStatus, VolumeStatus
 from appliance.mic.store import Store, StoreError
 from appliance.portals import PortalAddress, groups
+from appliance.recognition import ask_blkid
 from appliance.volumes import CLEAN_INTERVAL_S, Volumes, describe
 from backstores.engine.engine import Engine
 from backstores.errors import CorruptError, TiergateError, UsageError
@@ -71,7 +72,7 @@ class StorageProcessor:
         self.susid = susid
         self.target_iqn = target_iqn
         self.portal = portals[0].for_hosts
-        self._inventory = Inventory(engine, susid)
+        self._inventory = Inventory(engine, susid, ask_blkid)
         self._legacy = LegacyAlus(engine, susid, records or NoRecords())
         self._volumes = Volumes(engine, self._inventory, self._legacy, StoredUnits(store))
         self._front_end: FrontEnd

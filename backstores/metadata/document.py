@@ -87,7 +87,8 @@ the ALUs named there are attached without parts of the volume, and no part is mi
 SIGNATURE_TEXT: Final = """
 ## What a claim looks for
 
-An ALU without metadata that is not zero in its first MiB and its last 64 KiB holds data, whether or not it is known:
+An ALU without metadata that is not zero in its first MiB and its last 64 KiB holds data, whether or not it is known;
+so does one in which `blkid` finds something. Where `blkid` is not installed, what it is is told by this table:
 
 | at byte | bytes | taken for |
 |---|---|---|
