@@ -14,14 +14,14 @@ run:
 
 test:
 	@scripts/setup.sh test
-	.venv/bin/pytest -n $(JOBS) --dist worksteal $(TESTS)
+	.venv/bin/pytest -n $(JOBS) --dist worksteal -m "not image" $(TESTS)
 
 check:
 	@scripts/setup.sh test
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/pytest -n $(JOBS) -q -m "not root and not slow and not guest"
+	.venv/bin/pytest -n $(JOBS) -q -m "not root and not slow and not guest and not image"
 
 format:
 	@scripts/setup.sh test

@@ -29,5 +29,7 @@ systemctl --quiet mask systemd-firstboot.service
 rm -f /etc/ssh/ssh_host_* # the same keys in every appliance would be nobody's
 
 export DEBIAN_FRONTEND=noninteractive
-apt-get purge --quiet --quiet --yes --autoremove "$@"
+# What other packages merely suggest goes, too.
+apt-get purge --quiet --quiet --yes --autoremove --option APT::AutoRemove::RecommendsImportant=false \
+    --option APT::AutoRemove::SuggestsImportant=false "$@"
 rm -rf "$source"

@@ -2,7 +2,7 @@
 # Set up what a make target needs: Debian packages (as root; otherwise the line to type is printed and
 # what works without them goes on) and a virtual environment in .venv.
 #
-#   scripts/setup.sh run|test|bench
+#   scripts/setup.sh run|test|bench|image
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${1:-run}
@@ -34,6 +34,19 @@ if [[ $target != run ]]; then
     need qemu-utils command -v qemu-img
     need qemu-block-extra test -e "/usr/lib/$(uname -m)-linux-gnu/qemu/block-iscsi.so"
     need e2fsprogs command -v mke2fs
+    need qemu-system-x86 command -v qemu-system-x86_64
+fi
+if [[ $target == image ]]; then
+    need mmdebstrap command -v mmdebstrap
+    need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
+    need uidmap command -v newuidmap # for users: mmdebstrap makes the tree without root
+    need fakeroot command -v fakeroot
+    need fdisk command -v sfdisk
+    need dosfstools command -v mkfs.vfat
+    need mtools command -v mcopy
+    need ovmf test -e /usr/share/OVMF/OVMF_CODE_4M.fd
+    need openssh-client command -v ssh
+elif [[ $target != run ]]; then
     need util-linux command -v losetup
     need mount command -v mount
     # The guest kernel with LIO, and what tests run in it.
@@ -41,7 +54,6 @@ if [[ $target != run ]]; then
     need open-iscsi command -v iscsid
     need multipath-tools command -v multipathd
     need kmod command -v modprobe
-    need qemu-system-x86 command -v qemu-system-x86_64
     need busybox-static command -v busybox
     need iproute2 command -v ip
     need procps command -v ps
