@@ -165,16 +165,18 @@ def test_one_that_is_missing_can_be_let_go_or_found_again(legacy: Site) -> None:
 
 
 def test_export_and_apply_know_it(legacy: Site) -> None:
-    """C4: an export applied changes nothing, and on another appliance makes the same."""
+    """C4: an export applied changes nothing, and on another appliance makes the same, legacy ALUs after the others."""
+    legacy.sp.disks["/dev/a"] = blank("/dev/a", GIB)
+    legacy.do("/alus", "attach", path="/dev/a", legacy="yes")
     legacy.do("/volumes", "create", name="whole", layout="legacy", alus="old")
     text = msgspec.yaml.encode(legacy.do("/", "export")).decode()
     assert "  legacy: true" in text
     assert not legacy.do("/", "apply", file=text).changed
     other = Site()
-    other.sp.disks |= {"/dev/old": legacy.sp.disks["/dev/old"]}
+    other.sp.disks |= {path: legacy.sp.disks[path] for path in ("/dev/a", "/dev/old")}
     notes = other.do("/", "apply", file=text).notes
     attached = [note for note in notes if note.startswith("attach alu")]
-    assert attached[-1] == "attach alu old at /dev/old, a legacy one"
+    assert attached[-2:] == ["attach alu a at /dev/a, a legacy one", "attach alu old at /dev/old, a legacy one"]
     assert msgspec.yaml.encode(other.do("/", "export")).decode() == text
 
 

@@ -115,6 +115,8 @@ def test_a_block_device_is_shown_to_its_last_sector(disk: Path) -> None:
 
         async def scenario() -> None:
             async with Engine() as engine:
+                with pytest.raises(AluError):
+                    await engine.write(guard, 0, (view(bytes(4096)),))
                 driver = await engine.open_writable(guard)
                 await engine.write(driver, 1 << 20, (view(b"x" * 512),))
                 await engine.flush(driver)
