@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
+
+import pytest
 
 from backstores.device import MemoryDevice
 from backstores.scsi.commands import TABLE
+from backstores.scsi.direct import PLAIN_COMMANDS
 from backstores.scsi.model import Attribute, Command, Function, Status
 from backstores.scsi.target import Exposed, TargetDevice, TargetNexus
 from backstores.scsi.unit import Identity, LogicalUnit
 from tests.support.fuzzing import CDBS, Growth, first_seed, named
 from tests.support.scsi import IQN, WWN, wait
+from tests.support.scsi_disk import MemoryDisk
 
 BLOCKS = 64
 INTERESTING = (0, 1, 2, 4, 6, 8, 16, 24, 32, 63, 64, 65, 127, 128, 255)
@@ -53,10 +58,8 @@ def make_nexuses(unit: LogicalUnit) -> list[TargetNexus]:
     ]
 
 
-async def fuzz(chance: random.Random) -> Counter[Status]:
+async def fuzz(chance: random.Random, unit: LogicalUnit) -> Counter[Status]:
     """Send hostile commands, with a task management function or a lost nexus now and then."""
-    device = MemoryDevice(BLOCKS)
-    unit = LogicalUnit(device, Identity(WWN), removable=True)
     nexuses = make_nexuses(unit)
     seen: Counter[Status] = Counter()
     growth = Growth(CDBS)
@@ -77,15 +80,24 @@ async def fuzz(chance: random.Random) -> Counter[Status]:
                 open_nexus.close()
             nexuses = make_nexuses(unit)
     growth.check()
-    assert len(device.content) == BLOCKS * 512
+    assert isinstance(unit.device, MemoryDevice)
+    assert len(unit.device.content) == BLOCKS * 512
     assert len(unit.tasks) == 0
     return seen
 
 
-def test_no_input_gets_through() -> None:
+UNITS: dict[str, Callable[[], LogicalUnit]] = {
+    "volume": lambda: LogicalUnit(MemoryDevice(BLOCKS), Identity(WWN), removable=True),
+    "direct-to-a-file": lambda: LogicalUnit(MemoryDevice(BLOCKS), Identity(WWN), commands=PLAIN_COMMANDS),
+    "direct-to-a-disk": lambda: MemoryDisk(BLOCKS, most_bytes=8192).behind(WWN),
+}
+
+
+@pytest.mark.parametrize("make", UNITS.values(), ids=UNITS)
+def test_no_input_gets_through(make: Callable[[], LogicalUnit]) -> None:
     """S3: whatever a host sends ends in a status; the fuzz reaches all of the ways to end."""
     seed = first_seed(0)
     with named(seed):
-        seen = wait(fuzz(random.Random(seed)))
+        seen = wait(fuzz(random.Random(seed), make()))
     assert sum(seen.values()) == CDBS
     assert {Status.GOOD, Status.CHECK_CONDITION} <= seen.keys()
