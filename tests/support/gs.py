@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -146,6 +146,17 @@ class Disks:
     def cut(self, dice: random.Random) -> int:
         """Cut the power at a random moment since ``record``; say at which: how much of the journal was begun."""
         at = dice.randrange(len(self.journal) + 1)
+        self.images.update(self._at(at, "some", dice))
+        return at
+
+    def crashes(self, samples: int) -> Iterator[Images]:
+        """Yield what a power cut leaves at every moment since ``record``: unflushed writes lost, there, or torn."""
+        dice = random.Random(len(self.journal))
+        for at in range(len(self.journal) + 1):
+            for keep in ("nothing", "everything", *["some"] * samples):
+                yield self._at(at, keep, dice)
+
+    def _at(self, at: int, keep: str, dice: random.Random) -> Images:
         durable = {name: dict(content) for name, content in self.before.items()}
         pending: Journal = []
         for name, event in self.journal[:at]:
@@ -157,10 +168,9 @@ class Disks:
                 pending.append((name, event))
         for name, write in pending:
             for skip in range(0, len(write.data), SECTOR):
-                if dice.getrandbits(1):
+                if keep == "everything" or (keep == "some" and dice.getrandbits(1)):
                     put(durable[name], (write.offset or 0) + skip, write.data[skip : skip + SECTOR])
-        self.images.update(durable)
-        return at
+        return durable
 
     def found(self) -> list[GsImage]:
         """Read the images on all disks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 from collections.abc import Sequence
 
 import pytest
@@ -309,32 +308,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written() -> None:
         with pytest.raises(UsageError, match=str(GS_RESERVED[0].length_bytes)):
             await store.change(legacy=(LegacyRecord(alu(9), bytes(GS_RESERVED[0].length_bytes)),))
         assert disks.journal == []
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("power", range(60))
-def test_a_crash_of_the_whole_set_leaves_old_or_new(power: int) -> None:
-    """M6: a change, a new member, and a start, cut at random moments on all members at once."""
-
-    async def scenario() -> None:
-        dice = random.Random(power)
-        disks = await formed(4)
-        disks.images[alu(4)] = {}
-        store = await started(disks, alus(4), dice)
-        disks.record()
-        if power % 3 == 0:
-            await store.change(legacy=record(2))
-        elif power % 3 == 1:
-            await store.admit(disks.disk(alu(4), dice))
-        else:
-            await started(disks, alus(5), dice)
-        disks.cut(dice)
-        found = await started(disks, disks.images)
-        assert recorded(found.image) in (1, 2)
-        assert found.image is not None
-        assert set(found.image.members) == set(alus(5))
-        assert {copy_on(name, content).image for name, content in disks.images.items()} == {found.image}
 
     asyncio.run(scenario())
 
