@@ -121,6 +121,7 @@ def test_a_missing_alu_that_is_there_again_is_attached(furnished: Site) -> None:
     late.sp.disks[path] = away
     assert "a0 (1 GiB, owned)" in late.do("/alus", "scan").message
     assert states(late)["a0"] == AluState.OWNED
+    assert not late.do("/alus", "scan").changed
 
 
 def test_a_disk_in_use_is_left_alone(site: Site) -> None:
