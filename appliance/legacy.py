@@ -203,6 +203,11 @@ class LegacyAlus:
                 f"alu {path!r} is the last to keep the metadata of legacy alu {known[0]!r}: detach that first"
             )
 
+    async def close(self) -> None:
+        """Let nothing be written any more, while the guards hold their locks still; the engine releases these."""
+        for alu in self:
+            await self._close(alu)
+
     # Volumes
 
     def volumes(self) -> list[tuple[AnyObject, ...]]:

@@ -103,6 +103,7 @@ class StorageProcessor:
             await self._front_end.close()
         finally:
             await self._volumes.close()
+            await self._legacy.close()
 
     async def _clean(self) -> None:
         while True:

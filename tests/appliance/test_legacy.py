@@ -139,6 +139,9 @@ def test_it_is_open_to_be_written_only_while_there_is_a_volume(tmp_path: Path) -
         assert writable()
         await sp.delete_volume(status.wwn)
         assert not writable()
+        await sp.create_volume(whole(sp))
+        await sp.close()
+        assert not writable(), "it may not be written when the lock goes"
 
     on(tmp_path, MemoryRecords(), scenario, old)
 
