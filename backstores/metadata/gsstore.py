@@ -51,7 +51,7 @@ class Fence(Protocol):
     def epoch(self) -> int:
         """The highest epoch that the ALU has seen."""
 
-    async def fence(self, epoch: int) -> None:
+    async def fence(self, epoch: int) -> object:
         """Raise it.
 
         Raises:
@@ -184,12 +184,17 @@ class GsStore:
     async def tend(self) -> None:
         """Ask the members whether they still agree, and mend the set: what a change of the configuration begins with.
 
+        A set that could not be taken up is tried again.
+
         Raises:
             BelowMajorityError: fewer than a majority does.
         """
         async with self._changing:
             if self.image is None and self.error is None:
                 return  # there is no ALU
+            if not self.held:
+                await self._start(list(self.disks.values()))
+                return
             image = self._require_held()
             members = [self.disks[alu] for alu in gsquorum.holders(image) if alu in self.disks]
             await asyncio.gather(*(self._probe(disk, image) for disk in members))
@@ -218,7 +223,7 @@ class GsStore:
         found = {disk.alu: disk for disk in disks}
         await asyncio.gather(*(self._read(disk) for disk in found.values()))
         choice = gsquorum.choose([disk.look for disk in found.values()])
-        self.stale = dict(choice.stale)
+        self.stale = {alu: why for alu, why in self.stale.items() if alu not in found} | dict(choice.stale)
         self.disks = {alu: disk for alu, disk in found.items() if alu not in choice.stale}
         return choice
 

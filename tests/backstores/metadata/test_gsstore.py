@@ -200,6 +200,27 @@ def test_a_set_below_its_majority_goes_on_when_a_member_returns() -> None:
     asyncio.run(scenario())
 
 
+def test_a_set_that_could_not_be_taken_up_is_tried_again() -> None:
+    """A disk that did not answer at the start answers later; nobody has to attach it anew."""
+
+    async def scenario() -> None:
+        disks = await formed(3)
+        opened = [disks.disk(name) for name in disks.images]
+        for name in (alu(1), alu(2)):
+            disks.storages[name].failing = True
+        store = GsStore(clock())
+        with pytest.raises(BelowMajorityError, match="input/output error"):
+            await store.start(opened)
+        with pytest.raises(BelowMajorityError, match="input/output error"):
+            await store.tend()
+        disks.storages[alu(1)].failing = False
+        await store.tend()
+        assert store.held
+        await store.change(legacy=record(2))
+
+    asyncio.run(scenario())
+
+
 STALE = {"epoch": (1, None), "generation": (None, 1)}
 
 
