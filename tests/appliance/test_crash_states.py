@@ -13,6 +13,7 @@ from backstores.block import Op, Request
 from backstores.objects import MIB, AnyObject, MirrorObject, PartitionObject
 from backstores.wwn import Wwn
 from tests.support.memory_alus import Disks, Images, Site, blank_disks, crashes, fill, record, started
+from tests.support.params import cases
 
 Change = Callable[[Site], Awaitable[None]]
 View = frozenset[AnyObject]
@@ -65,6 +66,7 @@ HISTORIES: dict[str, tuple[list[Change], Change]] = {
     "lose-a-leg": ([create], lose_a_leg),
     "grow-without-a-leg": ([create, lose_a_leg], grow),
 }
+LONG_ONES = ("create-beside-another", "grow-again", "delete-a-grown-one", "grow-without-a-leg")
 
 
 def blank() -> Images:
@@ -82,7 +84,7 @@ async def look(disks: Disks, images: Images) -> tuple[View, set[Wwn]]:
         return frozenset(objects), stored
 
 
-@pytest.mark.parametrize(("history", "change"), HISTORIES.values(), ids=HISTORIES)
+@pytest.mark.parametrize(("history", "change"), cases(HISTORIES, slow=LONG_ONES))
 def test_a_power_cut_leaves_the_old_volume_or_the_new_one(history: list[Change], change: Change) -> None:
     """M6, R3: and what it leaves over takes no room after the next start (R8)."""
 

@@ -330,6 +330,7 @@ def begin_session(rng: random.Random, keys: dict[str, str], target: str | None =
     return client, channel
 
 
+@pytest.mark.slow
 def test_before_login() -> None:
     """S1."""
     fuzz(0, begin_nothing, (say_login, say_login, say_login, say_login, say_login, say_login, say_other))
@@ -345,6 +346,7 @@ def test_after_login() -> None:
     fuzz(1, lambda rng: begin_session(rng, rng.choice(keys)), AFTER_LOGIN)
 
 
+@pytest.mark.slow
 def test_after_login_with_digests() -> None:
     """S3: the digests fit what was damaged before them, else nothing would get past them."""
     keys: tuple[dict[str, str], ...] = (

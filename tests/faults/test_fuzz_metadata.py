@@ -26,6 +26,7 @@ from backstores.metadata.store import AluMetadata
 from backstores.objects import MIB, AnyObject
 from tests.support.fuzzing import IMAGES, Growth, first_seed, named
 from tests.support.metadata import ALU, SIZE, SUSID, clock, mirror, name, partition, stripe, volume
+from tests.support.params import cases
 from tests.support.recording import Image, RecordingStorage, put, read
 
 FIRST: tuple[AnyObject, ...] = (volume(2, 4), partition(4, 8, bitmap=9))
@@ -164,7 +165,7 @@ MUTATIONS = (noise, damage, forge_sectors, forge_bodies)
 IMAGES_EACH = IMAGES // len(MUTATIONS)
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("mutation", cases({m.__name__: m for m in MUTATIONS}, slow=["noise", "forge_sectors"]))
 def test_no_image_does_harm(mutation: Mutation) -> None:
     """R1, R2, R3: no other exception, and no state that was never committed without a forged checksum."""
     start = valid()

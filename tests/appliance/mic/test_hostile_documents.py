@@ -54,11 +54,13 @@ def laughs(item: str, first: str) -> str:
             "tiergate: 1\npools:\n" + "".join(f"- {{name: p{n}, alus: [a]}}\n" for n in range(40_000)),
             "read",
             id="many names",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             f"tiergate: 1\npools:\n- {{name: p, alus: [{','.join(f'a{n}' for n in range(120_000))}]}}\n",
             "read",
             id="a long list",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -18,6 +18,7 @@ from backstores.metadata.inspection import Inspection, Ownership
 from backstores.metadata.store import AluMetadata, carry_out
 from backstores.objects import AnyObject
 from tests.support.metadata import ALU, OTHER_ALU, SIZE, SUSID, clock, mirror, partition, volume
+from tests.support.params import cases
 from tests.support.recording import Image, RecordingStorage, StorageFailed, crash_states
 
 OLD: tuple[AnyObject, ...] = (partition(1, 8),)
@@ -106,7 +107,7 @@ def test_a_crash_leaves_old_or_new(before: Image, change: Change) -> None:
     assert seen[-1] == new
 
 
-@pytest.mark.parametrize(("before", "change"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("before", "change"), cases(CASES, slow=["commit-of-more"]))
 def test_a_second_crash_while_it_is_done_again(before: Image, change: Change) -> None:
     """M6: the repeated change starts from every state that the first crash can leave, and crashes, too."""
     storage = record(before, change)

@@ -15,6 +15,7 @@ from backstores.metadata.sector import SECTOR_BYTES, seal
 from backstores.metadata.steps import Flush, Write
 from backstores.metadata.store import carry_out
 from tests.support.gs import SIZE, alu, copy_on, image
+from tests.support.params import cases
 from tests.support.recording import SECTOR, Event, Image, RecordingStorage, crash_states, put, read
 
 ALU = alu(0)
@@ -54,7 +55,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("before", "new"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("before", "new"), cases(CASES, slow=["over-junk"]))
 def test_a_crash_leaves_the_old_image_or_the_new_one(before: Image, new: GsImage) -> None:
     """M3, M6: a second crash, while it is written again, included."""
     old = copy_on(ALU, before)

@@ -11,6 +11,7 @@ import pytest
 from backstores.metadata.gsformat import RosterEntry, Usage
 from backstores.metadata.gsstore import GsStore
 from tests.support.gs import Disks, Images, alu, alus, copy_on, record, recorded, started
+from tests.support.params import cases
 
 SAMPLES = 3  # torn states at each moment
 SECOND_CRASHES = 6  # first states, spread evenly, from which a start is cut, too
@@ -81,7 +82,7 @@ async def recover(disks: Disks, images: Images) -> GsStore:
     return store
 
 
-@pytest.mark.parametrize("what", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("what", cases(CHANGES, slow=["new-member", "detach", "reform", "repair"]))
 def test_a_crash_of_all_members_at_once(what: Change) -> None:
     """M6: at every write of any of them; recovery is cut as well, and starts again."""
 

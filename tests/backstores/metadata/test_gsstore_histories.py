@@ -12,6 +12,7 @@ from backstores.metadata.gsformat import GsImage
 from backstores.metadata.gsstore import BelowMajorityError, GsStore
 from tests.support.gs import Disks, record, recorded, started
 from tests.support.metadata import clock
+from tests.support.params import cases
 
 HISTORIES = 100
 LIVES = 12
@@ -90,7 +91,7 @@ class History:
                 self.disks.storages[name].fail_after = None
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", cases({str(part): part for part in range(4)}, slow="123"))
 def test_no_history_loses_what_was_committed(part: int) -> None:
     """M4, M6: whatever crashes, is absent, fails and returns; nor are there ever two images of one order (M5)."""
     starts = []

@@ -34,6 +34,7 @@ from backstores.objects import (
 )
 from backstores.wwn import Wwn, new_object_wwn
 from tests.support.fuzzing import TIMES, first_seed, named
+from tests.support.params import cases
 
 HISTORIES = 4000 * TIMES
 PARTS = 4  # of all histories, each a test of its own
@@ -314,7 +315,7 @@ def restart(world: World) -> None:
         return
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", cases({str(part): part for part in range(PARTS)}, slow="123"))
 def test_no_history_loses_a_volume_or_brings_one_back(part: int) -> None:
     """R3, R30, M6: thousands of them. Of what came of an unfinished change, the old and the new are allowed."""
     first = first_seed(40 + part)
