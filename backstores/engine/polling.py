@@ -3,16 +3,19 @@
 A host with one command under way sends the next one some ten microseconds after our answer. Going to
 sleep and being woken costs more than that, above all on a virtual machine, whose idle processor is given
 back to the hypervisor. So after events the selector polls on for ``SPIN_S``; when nothing comes it sleeps
-as any other, and polls no more until something has come: an idle appliance costs nothing.
+as any other, and polls no more until something has come: an idle appliance costs nothing. On a machine with one
+processor it never polls: whoever would send something could not run meanwhile.
 """
 
 from __future__ import annotations
 
+import os
 from selectors import EpollSelector, SelectorKey
 from time import perf_counter
 from typing import Final
 
 SPIN_S: Final = 50e-6
+ALONE: Final = len(os.sched_getaffinity(0)) == 1
 
 
 class PollingSelector(EpollSelector):
@@ -31,5 +34,5 @@ class PollingSelector(EpollSelector):
                 if events:
                     return events
         events = super().select(timeout)
-        self._polls = bool(events)
+        self._polls = bool(events) and not ALONE
         return events

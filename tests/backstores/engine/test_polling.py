@@ -12,6 +12,12 @@ from backstores.engine import polling
 from backstores.engine.polling import PollingSelector
 
 
+@pytest.fixture(autouse=True)
+def several_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has."""
+    monkeypatch.setattr(polling, "ALONE", False)
+
+
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     one, other = socket.socketpair()
@@ -74,3 +80,14 @@ def test_a_loop_that_has_work_never_waits(
     assert selector.select(0)
     pair[0].recv(1)
     assert polls(selector, monkeypatch, 0) == [0]
+
+
+def test_with_one_processor_it_sleeps_at_once(
+    selector: PollingSelector, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever would send something waits for the processor that polling keeps busy."""
+    monkeypatch.setattr(polling, "ALONE", True)
+    pair[1].send(b"x")
+    assert selector.select(1)
+    pair[0].recv(1)
+    assert polls(selector, monkeypatch, 0.01) == [0.01]
