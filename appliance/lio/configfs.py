@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,7 @@ class Configfs:
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
         self._steps: dict[type, Callable[..., None]] = {
-            MakeFolder: lambda step: inside(step.namespace, lambda: os.mkdir(self.root / step.path)),
+            MakeFolder: lambda step: inside(step.namespace, lambda: self._make(step)),
             RemoveFolder: lambda step: os.rmdir(self.root / step.path),
             Set: self._set,
             MakeLink: lambda step: os.symlink(self.root / step.link, self.root / step.path / LINK),
@@ -60,6 +61,11 @@ class Configfs:
             self._steps[type(step)](step)
         except OSError as error:
             raise LioError(step.path, _explain(step, error)) from error
+
+    def _make(self, step: MakeFolder) -> None:
+        if step.kind is Kind.PORTAL:
+            _demand_address(step.path.rpartition("/")[2])
+        os.mkdir(self.root / step.path)
 
     def _set(self, step: Set) -> None:
         self._write(step.path, step.name, UNSET if step.name.startswith("auth/") and not step.value else step.value)
@@ -157,6 +163,13 @@ class Configfs:
     def _links(self, path: str) -> list[str]:
         with os.scandir(self.root / path) as found:
             return [entry.path for entry in found if entry.is_symlink()]
+
+
+def _demand_address(portal: str) -> None:
+    """Raise OSError unless this machine has the address: the kernel would listen for one that may come some day."""
+    host = portal.rpartition(":")[0].strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
 
 
 def _control(read: Callable[[str], str]) -> str:

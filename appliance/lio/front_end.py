@@ -115,13 +115,19 @@ class Lio:
             except TiergateError as error:
                 self._hosts, self._exposures = before
                 raise UsageError(str(error)) from error
+            if self._left_out:
+                await self._try_again()
 
     async def refresh(self) -> None:
         """Make backstores and LUNs for volumes that came, and take away those of volumes that went."""
         async with self._changing:
-            self._left_out = frozenset()
-            self._as_it_was = {}
-            await self._make_true_without_broken()
+            await self._try_again()
+
+    async def _try_again(self) -> None:
+        """Make the tree say all that it should: what stood in the way of a volume may be gone."""
+        self._left_out = frozenset()
+        self._as_it_was = {}
+        await self._make_true_without_broken()
 
     async def release(self, volume: Wwn) -> None:
         """Take the LUNs and the backstore of a volume away."""

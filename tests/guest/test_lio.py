@@ -12,9 +12,10 @@ import pytest
 from tests.guest.inside import TARGET, Guest
 from tests.support.appliance import TIERGATE, Appliance
 
-MODULES = ["target_core_user", "iscsi_target_mod", "iscsi_tcp", "sd_mod", "ext4", "xfs"]
+MODULES = ["target_core_user", "iscsi_target_mod", "iscsi_tcp", "sd_mod", "sg", "ext4", "xfs"]
 IQN = "iqn.2026-11.example.tiergate:lio"
 WEB = "iqn.2026-11.example.tiergate:guest"
+OTHER = f"{WEB}-other"
 LIO = ("--frontend", "lio", "--iqn", IQN)
 SECRET, MUTUAL = "geheim-und-lang", "auch-geheim-und-lang"
 UNIT = Path(__file__).parents[2] / "packaging" / "tiergate.service"
@@ -116,7 +117,9 @@ def test_strangers_see_nothing_and_hosts_their_own(guest: Guest, appliance: Appl
     guest.fails(f"iscsi-inq -i {WEB}-stranger {url}/{IQN}/0")
     assert "TIERGATE" in guest.sh(f"iscsi-inq -i {WEB} {url}/{IQN}/0")
     guest.fails(f"iscsi-readcapacity16 -i {WEB} {url}/{IQN}/7")
-    assert re.search("not authorized|no ACL|Initiator Node.*not", guest.sh("dmesg")), "the kernel's log says who"
+    said = guest.sh("dmesg")
+    assert re.search("not authorized|no ACL|Initiator Node.*not", said), "the kernel's log says who"
+    assert f"NON_EXISTENT_LUN Access for 0x00000007 from {WEB}" in said
     appliance.say("/volumes", "create", "name=other", "size=16M", "layout=linear", "alus=a0")
     appliance.say("/hosts", "create", "name=backup", f"iqn={WEB}-backup")
     appliance.say("/volumes/other", "expose", "host=backup", "lun=0")
@@ -196,6 +199,33 @@ def test_kills_under_load_cost_no_error_and_no_byte(guest: Guest, appliance: App
 
 
 @in_guest
+def test_a_reservation_outlives_a_clean_stop(guest: Guest, appliance: Appliance) -> None:
+    """R31: as APTPL promises (SPC-4 clause 5.12), with its holder, its type, and whom it keeps out."""
+    appliance.say("/hosts", "create", "name=other", f"iqn={OTHER}")
+    appliance.say("/volumes/db", "expose", "host=other")
+    guest.log_in(IQN)
+    disk = guest.iscsi_disk(IQN)
+    guest.sh(f"sg_persist --out --register --param-sark=abc123 --param-aptpl {disk}")
+    guest.sh(f"sg_persist --out --reserve --param-rk=abc123 --prout-type=5 {disk}")
+    before = guest.sh(f"sg_persist --in --read-full-status {disk}")
+    assert "Reservation holder >>\n      scope: LU_SCOPE,  type: Write Exclusive, registrants only" in before
+    guest.log_out(IQN)
+    assert appliance.stop() == 0
+    assert below_target() == []
+    appliance.start(*LIO)
+    interface = "iscsiadm --mode iface --interface other"
+    guest.sh(f"{interface} --op new && {interface} --op update --name iface.initiatorname --value {OTHER}")
+    node = f"iscsiadm --mode node --targetname {IQN} --portal 127.0.0.1:3260 --interface other"
+    guest.sh(f"{node} --op new && {node} --login")
+    disk = guest.iscsi_disk(IQN)
+    after = guest.sh(f"sg_persist --in --read-full-status {disk}")
+    assert after.partition("Key=")[2] == before.partition("Key=")[2] != ""
+    guest.fails(f"dd if=/dev/zero of={disk} bs=4k count=1 oflag=direct")
+    assert "reservation conflict" in guest.sh("dmesg")
+    guest.sh(f"dd if={disk} of=/dev/null bs=4k count=1 iflag=direct")
+
+
+@in_guest
 def test_what_the_unit_leaves_it_is_enough(guest: Guest, appliance: Appliance) -> None:
     """R31: it takes over, serves and stops with the capabilities of packaging/tiergate.service, and no others."""
     kept = re.findall(r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(), re.MULTILINE)[0].lower().replace("cap_", "+")
@@ -230,43 +260,3 @@ def test_what_others_have_made_stays(guest: Guest, appliance: Appliance) -> None
     )
     assert in_our_hba.is_dir()
     assert (TARGET / "iscsi/iqn.2026-11.example:theirs/tpgt_1/lun/lun_0/backstore").is_symlink()
-
-
-@in_guest
-def test_starts_that_can_not_be_leave_nothing(guest: Guest, tmp_path: Path) -> None:
-    """R31: a target of our name that is not ours, a port that is taken: a line that says so, and nothing half made."""
-
-    def start(*more: str) -> str:
-        line = [TIERGATE, "serve", "--state", str(tmp_path / "state"), *LIO, *more]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 1
-        return done.stderr
-
-    theirs = guest.backstore(0, "theirs", 1 << 20)
-    guest.iscsi_target(IQN, theirs, "127.0.0.1:3261")
-    before = below_target()
-    assert f"iscsi/{IQN} is there and was not made by this appliance" in start("--portal", "127.0.0.1:3260")
-    guest.start(
-        "python3", "-c", "import socket; s = socket.create_server(('127.0.0.1', 3262)); print(flush=True); input()"
-    )
-    guest.until("listener", lambda: "3262" in guest.sh("ss -ltn") or None)
-    said = start("--portal", "127.0.0.1:3262", "--iqn", "iqn.2026-11.example:free")
-    assert "can't listen on 127.0.0.1:3262" in said
-    assert "--portal ADDRESS:PORT" in said
-    assert below_target() == before
-
-
-@pytest.mark.guest
-def test_without_modules_auto_says_why_it_takes_the_embedded_portal(tmp_path: Path) -> None:
-    """R32: and asked for by name, LIO that is not there is an error that says what to type."""
-    subprocess.run("mount -t tmpfs none /usr/lib/uml/modules && ip link set lo up", shell=True, check=True)
-    auto = Appliance(tmp_path / "auto")
-    auto.folder.mkdir()
-    auto.start()
-    assert "front end: the embedded portal (" in auto.log
-    assert "has no module target_core_user" in auto.log
-    auto.kill()
-    line = [TIERGATE, "serve", "--state", str(tmp_path / "state"), "--frontend", "lio"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "modprobe target_core_user" in done.stderr.splitlines()[-1]

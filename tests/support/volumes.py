@@ -27,6 +27,7 @@ from backstores.wwn import Wwn
 
 DATA = 2 * MIB  # of each partition: where it starts, and how long it is
 CHUNK_BLOCKS = 16
+REGION_BLOCKS = 512
 BLOCK_BYTES = 512
 
 
@@ -40,11 +41,18 @@ def alu_wwn(number: int) -> Wwn:
     return Wwn(f"{0x5 << 60 | number:016x}")
 
 
-def stripe_over_mirrors(width: int = 2, legs: int = 2) -> tuple[AnyObject, ...]:
+def stripe_over_mirrors(
+    width: int = 2,
+    legs: int = 2,
+    *,
+    leg_bytes: int = DATA,
+    chunk_blocks: int = CHUNK_BLOCKS,
+    region_blocks: int = REGION_BLOCKS,
+) -> tuple[AnyObject, ...]:
     """Define a volume: one ALU for each leg, its bitmap at 1 MiB, its data from 2 MiB on."""
     numbers = itertools.count(1)
     volume = object_wwn(next(numbers))
-    blocks = DATA // BLOCK_BYTES
+    blocks = leg_bytes // BLOCK_BYTES
     mirrors: list[AnyObject] = []
     partitions: list[AnyObject] = []
     alus = itertools.count(1)
@@ -54,7 +62,7 @@ def stripe_over_mirrors(width: int = 2, legs: int = 2) -> tuple[AnyObject, ...]:
                 wwn=object_wwn(next(numbers)),
                 volume=volume,
                 alu=alu_wwn(next(alus)),
-                extent=Extent(DATA, DATA),
+                extent=Extent(DATA, leg_bytes),
                 bitmap=Extent(MIB, MIB),
             )
             for _ in range(legs)
@@ -65,7 +73,7 @@ def stripe_over_mirrors(width: int = 2, legs: int = 2) -> tuple[AnyObject, ...]:
                 wwn=object_wwn(next(numbers)),
                 volume=volume,
                 legs=tuple(Leg(partition.wwn) for partition in own),
-                region_blocks=512,
+                region_blocks=region_blocks,
                 blocks=blocks,
             )
         )
@@ -73,7 +81,7 @@ def stripe_over_mirrors(width: int = 2, legs: int = 2) -> tuple[AnyObject, ...]:
         wwn=object_wwn(next(numbers)),
         volume=volume,
         children=tuple(mirror.wwn for mirror in mirrors),
-        chunk_blocks=CHUNK_BLOCKS,
+        chunk_blocks=chunk_blocks,
         blocks=blocks * width,
     )
     head = VolumeObject(

@@ -120,6 +120,8 @@ def test_secrets_that_are_not_set_are_written_as_the_kernel_wants_it(root: Path)
     ("step", "said"),
     [
         (MakeFolder("no/np/127.0.0.1:3260", Kind.PORTAL), "can't listen on 127.0.0.1:3260.*--portal ADDRESS:PORT"),
+        (MakeFolder("np/192.0.2.1:3260", Kind.PORTAL), "can't listen on 192.0.2.1:3260.*not ours .*assign requested"),
+        (MakeFolder("np/[2001:db8::1]:1", Kind.PORTAL), r"can't listen on \[2001:db8::1\]:1.*not ours"),
         (MakeFolder("no/iqn.x", Kind.TARGET), "refuses the target name iqn.x.*--iqn"),
         (MakeFolder("no/acls/iqn.x", Kind.ACL), "refuses the initiator name iqn.x"),
         (MakeLink("no/lun/lun_0", "core"), "refuses MakeLink at no/lun/lun_0"),
@@ -127,7 +129,7 @@ def test_secrets_that_are_not_set_are_written_as_the_kernel_wants_it(root: Path)
         (RemoveLink("no/lun/lun_0"), "refuses RemoveLink at no/lun/lun_0"),
         (Set("no", "auth/password", "geheim-und-lang"), "has no no/auth/password; Linux 6.0 or later"),
     ],
-    ids=["portal", "target", "acl", "link", "busy folder", "no link", "setting"],
+    ids=["portal", "address of nobody", "of IPv6", "target", "acl", "link", "busy folder", "no link", "setting"],
 )
 def test_a_refusal_says_what_and_what_to_do_but_no_value(root: Path, step: FolderStep, said: str) -> None:
     """R31: and the step's place, by which its volume is found."""
@@ -147,10 +149,10 @@ def test_portals_of_other_networks_read_as_they_were_wanted(root: Path, monkeypa
         made.extend((namespace, path.name) for path in set(root.glob("iscsi/*/*/np/*")) - before)
 
     monkeypatch.setattr(configfs, "inside", inside)
-    site = replace(SITE, groups=(*SITE.groups, Group(2, ("10.0.0.1:3260",), "san")))
+    site = replace(SITE, groups=(*SITE.groups, Group(2, ("127.0.0.2:3260",), "san")))
     nodes = wanted(site, {}, [HOST], [], {})
     build(root, nodes)
-    assert sorted(made) == [("", "127.0.0.1:3260"), ("san", "10.0.0.1:3260")]
+    assert sorted(made) == [("", "127.0.0.1:3260"), ("san", "127.0.0.2:3260")]
     assert Configfs(root).read(site).nodes == nodes
 
 

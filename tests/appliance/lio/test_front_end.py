@@ -207,7 +207,7 @@ def test_a_device_that_another_process_serves_holds_no_other_volume_up(caplog: p
         await second.front_end.start()
         assert second.luns(WEB1) == {1: B}
         second.busy.clear()
-        await second.front_end.refresh()
+        await second.front_end.set([WEB1, WEB2], configuration[1])
         assert second.luns(WEB1) == {0: A, 1: B}
 
     asyncio.run(scenario())
