@@ -63,7 +63,7 @@ def enter_overlay(modules: str) -> None:
 
 def run(job: Job) -> int:
     """Load the modules, run the command, and give its exit status."""
-    os.environ.update(PATH=PATH, HOME="/root", TIERGATE_GUEST=job["kernel"], **QUICK)
+    os.environ.update(PATH=PATH, HOME="/root", **QUICK, **job["environment"])
     if job["modules"]:
         subprocess.run(["modprobe", "--all", *job["modules"]], check=True)
     os.chdir(Path(__file__).parents[2])

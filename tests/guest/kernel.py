@@ -50,7 +50,7 @@ class Job:
     command: tuple[str, ...]
     modules: tuple[str, ...]
     modules_folder: str  # where in the host's tree they lie, a folder for each release
-    kernel: str  # its name
+    environment: Mapping[str, str]
     verdict: str  # the word that the verdict line begins with
 
 
@@ -138,7 +138,8 @@ KERNELS: Final[Mapping[str, Kernel]] = {kernel.name: kernel for kernel in (UserM
 
 def run(kernel: Kernel, command: Sequence[str], modules: Sequence[str], deadline_s: float) -> Outcome:
     """Run a command in a guest of its own. ``deadline_s`` is for a kernel as fast as the host's."""
-    job = Job(tuple(command), tuple(modules), kernel.modules, kernel.name, f"verdict-{secrets.token_hex(8)}")
+    environment = {"TIERGATE_GUEST": kernel.name, "TIERGATE_SLOWNESS": str(kernel.slowness)}
+    job = Job(tuple(command), tuple(modules), kernel.modules, environment, f"verdict-{secrets.token_hex(8)}")
     with tempfile.TemporaryDirectory(prefix="tiergate-guest-") as name:
         folder = Path(name)
         (folder / "job").write_text(json.dumps(asdict(job)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import shutil
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 TIERGATE = str(Path(sys.executable).with_name("tiergate"))
-READY_S = 30
+READY_S = 30 * int(os.environ.get("TIERGATE_SLOWNESS", 1))  # which an emulated guest says
 INITIATOR = "iqn.2026-11.example.tiergate:test"
 
 
