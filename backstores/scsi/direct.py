@@ -27,6 +27,7 @@ from backstores.scsi import inquiry
 from backstores.scsi import transfers as t
 from backstores.scsi.blocks import exact_data
 from backstores.scsi.commands import TABLE
+from backstores.scsi.limits import Limits
 from backstores.scsi.model import Response, Status
 from backstores.scsi.opcodes import CommandSet, Definition
 from backstores.scsi.reservations import Access
@@ -66,10 +67,6 @@ NOT_PASSED: Final = frozenset({formats.ModeSelect6, formats.ModeSelect10, format
 Length = Callable[[Any, int], int]  # Any: each is called with a CDB of the format that its row names
 
 
-def _blocks(cdb: t.AnyRead, block_bytes: int) -> int:
-    return cdb.blocks * block_bytes
-
-
 def _blocks6(cdb: t.Read6, block_bytes: int) -> int:
     return (cdb.blocks or 256) * block_bytes
 
@@ -87,7 +84,6 @@ def _nothing(cdb: Wire, block_bytes: int) -> int:
 
 
 DATA_IN: Final[Mapping[type[Wire], Length]] = {
-    **dict.fromkeys((t.Read10, t.Read12, t.Read16), _blocks),
     t.Read6: _blocks6,
     formats.ReadCapacity10: _capacity10,
     **dict.fromkeys(
@@ -95,7 +91,7 @@ DATA_IN: Final[Mapping[type[Wire], Length]] = {
         _allocation,
     ),
 }
-"""How many bytes a device may answer; nothing where a format is not in here."""
+"""How many bytes a device may answer; nothing where a format is not in here. Longer READs have a way of their own."""
 
 
 def _send(call: Call, cdb: bytes, data_out: memoryview, data_in_bytes: int) -> Steps:
@@ -128,21 +124,25 @@ def _data_out(known: Definition[Any], call: Call, cdb: Wire) -> memoryview:
 
 def _pass_in_parts(known: Definition[Any], call: Call, cdb: t.AnyRead | t.AnyWrite) -> Steps:
     """Send a READ or WRITE, in parts where it is too long for one request; the first that fails ends it."""
-    passer, block_bytes = call.unit.passer, call.unit.device.block_bytes
-    assert passer is not None
-    most = passer.most_bytes // block_bytes
-    if cdb.blocks <= most:
-        return (yield from _pass(known, call, cdb))
+    unit, size = call.unit, call.unit.device.block_bytes
+    assert unit.passer is not None
+    if cdb.blocks > Limits.of(unit.device).transfer:
+        raise CheckCondition(Condition.INVALID_FIELD_IN_CDB)
     data = _data_out(known, call, cdb)
+    most = unit.passer.most_bytes // size
+    if cdb.blocks <= most:
+        return (yield from _send(call, cdb.raw, data, 0 if data else cdb.blocks * size))
     parts: list[bytes | memoryview] = []
     for at, blocks in _parts(cdb.blocks, most):
         values = {name: field.read(cdb.raw) for name, field in known.wire.FIELDS.items()}
         part = known.wire.build(**values | {"lba": cdb.lba + at, "blocks": blocks})
-        sent = data[at * block_bytes : (at + blocks) * block_bytes]
-        answer = yield from _send(call, part, sent, 0 if data else blocks * block_bytes)
+        wanted_bytes = 0 if data else blocks * size
+        answer = yield from _send(call, part, data[at * size : (at + blocks) * size], wanted_bytes)
         if answer.status is not Status.GOOD:
             return answer
         parts.append(answer.data_in)
+        if len(answer.data_in) < wanted_bytes:
+            break  # what comes behind it would be taken for what is missing here
     return Response(data_in=b"".join(parts))
 
 
@@ -168,8 +168,10 @@ def _page_list(call: Call, cdb: formats.Inquiry) -> Steps:
     asked = formats.Inquiry.build(vital_product_data=1, page=PAGE_LIST, allocation_bytes=255)
     answer = yield from _send(call, asked, memoryview(b""), 255)
     found = bytes(answer.data_in) if answer.status is Status.GOOD else b""
-    pages = set(found[inquiry.PageHeader.SIZE :]) | OWN_PAGES | {PAGE_LIST}
-    data = inquiry.PageHeader.build(code=PAGE_LIST, length=len(pages)) + bytes(sorted(pages))
+    header = inquiry.PageHeader
+    end = header.SIZE + header.length.read(found.ljust(header.SIZE, b"\0"))
+    pages = set(found[header.SIZE : end]) | OWN_PAGES | {PAGE_LIST}
+    data = header.build(code=PAGE_LIST, length=len(pages)) + bytes(sorted(pages))
     return Response(data_in=data[: cdb.allocation_bytes])
 
 

@@ -10,6 +10,7 @@ from backstores.scsi import transfers as t
 from backstores.scsi.commands import TABLE
 from backstores.scsi.direct import ANSWERED_BY_ALL, DEVICE_COMMANDS, NOT_PASSED, OURS, PLAIN, PLAIN_COMMANDS
 from backstores.scsi.inquiry import BlockLimits, PageHeader
+from backstores.scsi.limits import MAX_TRANSFER_BYTES
 from backstores.scsi.model import Response, Status
 from backstores.scsi.opcodes import Definition
 from backstores.scsi.persistent import Out
@@ -157,6 +158,7 @@ def test_the_list_of_pages_is_the_devices_and_the_volumes() -> None:
         Response(Status.CHECK_CONDITION, encode(Sense(Condition.INVALID_FIELD_IN_CDB))),
         Response(data_in=PageHeader.build(code=0, length=1) + b"\0"),
         Response(data_in=b"\0"),
+        Response(data_in=PageHeader.build(code=0, length=1) + b"\0\xc0padding"),
     ):
         disk.answers[0x12] = answer
         assert page_list(host) == [0x00, 0x80, 0x83]
@@ -232,6 +234,22 @@ def test_a_part_that_fails_ends_the_command() -> None:
     host = direct(disk)
     assert host.refused(t.Read10.build(lba=0, blocks=32)) is Condition.LBA_OUT_OF_RANGE
     assert [t.Read10.parse(cdb).lba for cdb in disk.seen if cdb[0] == 0x28] == [0, 8, 16]
+
+
+def test_a_part_that_comes_back_short_ends_the_data() -> None:
+    """SAM-5 clause 5.4.2: what is missing is the residual, at the end."""
+    disk = MemoryDisk(most_bytes=8 * BLOCK)
+    host = direct(disk)
+    disk.answers[0x28] = Response(data_in=b"x" * 3 * BLOCK)
+    assert host.good(t.Read10.build(blocks=16)) == b"x" * 3 * BLOCK
+
+
+@pytest.mark.parametrize("blocks", [MAX_TRANSFER_BYTES // BLOCK + 1, (1 << 32) - 1], ids=str)
+def test_a_read_takes_no_more_memory_than_one_of_any_volume(blocks: int) -> None:
+    """S3: however large the disk is."""
+    disk = MemoryDisk(blocks=MAX_TRANSFER_BYTES // BLOCK + 8)
+    assert direct(disk).refused(t.Read16.build(blocks=blocks)) is Condition.INVALID_FIELD_IN_CDB
+    assert disk.seen == []
 
 
 @pytest.mark.parametrize(
