@@ -31,6 +31,7 @@ format:
 bench:
 	@scripts/setup.sh bench
 	.venv/bin/python -m benchmarks
+	.venv/bin/python -m benchmarks.guest
 	.venv/bin/python -m benchmarks.metadata
 
 # Where Debian's packages come from, and what to do where their versions are not those of images/packages.lock:

@@ -63,6 +63,8 @@ elif [[ $target != run ]]; then
 fi
 if [[ $target == bench ]]; then
     need tgt command -v tgtd
+    need tcmu-runner command -v tcmu-runner
+    need dbus-daemon command -v dbus-daemon
 fi
 
 if ((${#missing[@]})); then
