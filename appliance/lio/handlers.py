@@ -6,11 +6,14 @@ Where there are several ports, the unit must not name the one by which it was as
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from backstores.scsi.target import Exposed, TargetDevice, TargetNexus
 from backstores.scsi.unit import LogicalUnit
 from backstores.tcmu import handler as tcmu
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class Handlers:
             TiergateError: there is no such device, another process has it, or its ring is not one we know.
         """
         hba, name = folder.removeprefix("core/user_").split("/")
+        # The kernel answers for reservations. Those that hosts made by the embedded portal would shut out all of LIO's.
+        if forgotten := unit.forget_reservations():
+            log.warning("volume %s: %d registrations by the embedded portal don't count", unit.identity.wwn, forgotten)
         device = TargetDevice(self.target_iqn, self.group_tags)
         shared = len(self.group_tags) > 1
         nexus = device.open_nexus(f"{self.target_iqn},lio", {0: Exposed(unit)}, shared=shared)

@@ -269,6 +269,15 @@ class LogicalUnit:
         if change.aborted:
             yield Drain(self.tasks.abort(lambda task: task.owner.nexus in change.aborted))
 
+    def forget_reservations(self) -> int:
+        """Let others answer for reservations from here on; say how many registrations count no more.
+
+        In memory alone: whoever takes the unit back without saving its state finds them again.
+        """
+        forgotten, self.reservations = len(self.reservations.keys), Reservations()
+        self.refresh()
+        return forgotten
+
     def _state(self, modes: ModePages, reservations: Reservations) -> UnitState:
         registrations, holder, type_ = reservations.kept
         return UnitState(registrations=registrations, holder=holder, reservation_type=type_, modes=modes.saved)

@@ -189,24 +189,27 @@ def test_a_removed_device_ends_its_handler(guest: Guest) -> None:
 
 
 @pytest.mark.guest(modules=["target_core_user"])
-def test_a_new_size_is_heard(guest: Guest) -> None:
+def test_a_new_size_and_other_attributes_are_heard(guest: Guest) -> None:
     """R31: with nobody in the group, the kernel would refuse the change."""
     backstore = guest.backstore(HBA, "v", SIZE_BYTES)
-    size = backstore / "attrib" / "dev_size"
+    size, write_cache = backstore / "attrib" / "dev_size", backstore / "attrib" / "emulate_write_cache"
     with pytest.raises(OSError, match="No such process"):
         size.write_text(str(2 * SIZE_BYTES))
 
-    async def grow() -> Announcement:
+    async def change() -> list[Announcement]:
         heard: asyncio.Queue[Announcement] = asyncio.Queue()
         listener = Listener(heard.put_nowait)
         size.write_text(str(3 * SIZE_BYTES))
+        write_cache.write_text("1")
         try:
-            return await asyncio.wait_for(heard.get(), 10)
+            return [await asyncio.wait_for(heard.get(), 10) for _ in range(2)]
         finally:
             listener.close()
 
-    expected = Announcement(Event.RECONFIGURED, HBA, "v", size_bytes=3 * SIZE_BYTES)
-    assert asyncio.run(grow()) == expected
+    assert asyncio.run(change()) == [
+        Announcement(Event.RECONFIGURED, HBA, "v", size_bytes=3 * SIZE_BYTES),
+        Announcement(Event.RECONFIGURED, HBA, "v", write_cache=True),
+    ]
 
 
 @pytest.mark.guest

@@ -108,3 +108,15 @@ def test_an_absent_lun_says_so() -> None:
     assert host.good(Inquiry.build(allocation_bytes=96), lun=0)[0] == 0x7F
     assert host.refused(bytes(6), lun=0) is Condition.UNIT_NOT_SUPPORTED
     assert lun.encode(0) not in host.nexus.fast_read
+
+
+def test_a_port_that_can_not_be_told_is_not_named() -> None:
+    """R31: behind LIO commands of all ports come by one nexus; the unit and the device are named as ever."""
+    device = TargetDevice(IQN, (1, 2))
+    found = {}
+    for shared in (False, True):
+        nexus = device.open_nexus("iqn.2026-11.example:lio", {0: Exposed(memory_unit())}, shared=shared)
+        found[shared] = designators(page(Host(nexus), 0x83))
+    of_port = 1
+    assert [designator for designator in found[False] if designator[0] != of_port] == found[True]
+    assert len(found[False]) == len(found[True]) + 3
