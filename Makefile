@@ -7,6 +7,8 @@ PORTAL ?= 127.0.0.1:3260
 JOBS ?= auto
 # Debian has mke2fs and losetup where ordinary users don't look.
 export PATH := $(PATH):/usr/sbin:/sbin
+# Tests start the appliance a hundred times: what Python has compiled is kept, whatever the caller has set.
+unexport PYTHONDONTWRITEBYTECODE
 
 run:
 	@scripts/setup.sh run
@@ -21,7 +23,7 @@ check:
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/pytest -n $(JOBS) -q -m "not root and not slow and not guest and not image"
+	.venv/bin/pytest -n $(JOBS) --dist worksteal -q -m "not root and not slow and not guest and not image"
 
 format:
 	@scripts/setup.sh test
