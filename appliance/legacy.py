@@ -87,6 +87,7 @@ class LegacyAlu:
             state=AluState.LEGACY,
             size_bytes=self.guard.size_bytes,
             sector_bytes=self.guard.sector_bytes,
+            detail=f"known by {self.record.mark.text or 'its path and size'}",
         )
 
 

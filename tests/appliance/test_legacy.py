@@ -53,7 +53,9 @@ def test_not_one_byte_is_written_but_what_hosts_write(tmp_path: Path) -> None:
     wrote = {0: b"a" * 512, 1501: b"b" * 512, last: b"c" * 512}
 
     async def unused(sp: StorageProcessor) -> None:
-        assert (await sp.attach_legacy(str(old))).state is AluState.LEGACY
+        status = await sp.attach_legacy(str(old))
+        assert status.state is AluState.LEGACY
+        assert status.detail.startswith(f"known by inode {old.stat().st_ino}")
         await sp.detach(str(old))
         await sp.attach_legacy(str(old))
 
