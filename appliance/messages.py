@@ -133,6 +133,7 @@ class StorageProcessorPort(Protocol):
     susid: str
     target_iqn: str
     portal: str  # "address:port" that hosts log in to; of several portals the first, which tells them of the others
+    portals: tuple[str, ...]
 
     async def attach(self, path: str, size_bytes: int | None = None) -> AluStatus:
         """Open an ALU and look at it; nothing on it changes. A missing file is made when a size is given.

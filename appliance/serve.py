@@ -182,8 +182,7 @@ async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.
         await asyncio.to_thread(_keep, identity, store)
         if await _started(options, management, dispatcher, sp, ended):
             log.info("uncached I/O by %s; target %s", engine.backend, identity.iqn)
-            where = ", ".join(portal.for_hosts for portal in options.portals)
-            print(f"ready: portal {where}, management {options.state / 'tiergate.sock'}", flush=True)
+            print(f"ready: portal {', '.join(sp.portals)}, management {options.state / 'tiergate.sock'}", flush=True)
             manager.say(READY)
             async with manager.watched():
                 await ended.wait()

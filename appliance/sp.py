@@ -71,7 +71,8 @@ class StorageProcessor:
     ) -> None:
         self.susid = susid
         self.target_iqn = target_iqn
-        self.portal = portals[0].for_hosts
+        self.portals = tuple(portal.for_hosts for portal in portals)
+        self.portal = self.portals[0]
         self._inventory = Inventory(engine, susid, ask_blkid)
         self._legacy = LegacyAlus(engine, susid, records or NoRecords())
         self._volumes = Volumes(engine, self._inventory, self._legacy, StoredUnits(store))

@@ -68,6 +68,7 @@ class Management:
             SpView(
                 name=SP_NAME,
                 portal=sp.portal,
+                portals=sp.portals,
                 target=sp.target_iqn,
                 susid=sp.susid,
                 alus=len(sp.alus()),
@@ -121,7 +122,7 @@ class Management:
         sp = self._state.sp
         return (
             TreeNode("sessions", f"{len(sp.sessions())} logged in"),
-            TreeNode("sps", f"{SP_NAME} at {sp.portal}"),
+            TreeNode("sps", f"{SP_NAME} at {', '.join(sp.portals)}"),
             TreeNode("operations", "the latest changes"),
         )
 

@@ -142,7 +142,8 @@ class SpView(msgspec.Struct, frozen=True, kw_only=True):
     """A storage processor."""
 
     name: str
-    portal: str
+    portal: str  # the first
+    portals: tuple[str, ...]
     target: str
     susid: str
     alus: int

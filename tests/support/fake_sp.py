@@ -34,6 +34,7 @@ class FakeSp:
         self.susid = "fake-susid"
         self.target_iqn = "iqn.2026-01.org.tiergate:fake"
         self.portal = "127.0.0.1:3260"
+        self.portals = (self.portal, "192.0.2.1:3260")
         self.disks = disks if disks is not None else {}
         self.attached: dict[str, AluStatus] = {}
         self.trees: dict[Wwn, tuple[AnyObject, ...]] = {}

@@ -147,6 +147,7 @@ def test_the_tree_shows_every_name_with_its_state(furnished: Site) -> None:
 def test_the_storage_processor_and_its_sessions_are_told(furnished: Site) -> None:
     furnished.sp.logged_in = [SessionStatus(host="web1", initiator="iqn.x", address="10.0.0.1:999", luns=(0,))]
     (sp,) = furnished.do("/sps", "status")
+    assert sp.portals == (sp.portal, "192.0.2.1:3260")
     assert (sp.name, sp.portal, sp.alus, sp.volumes, sp.sessions) == ("sp1", "127.0.0.1:3260", 4, 1, 1)
     (session,) = furnished.do("/sessions", "list")
     assert (session.host, session.initiator, session.luns) == ("web1", "iqn.x", (0,))
