@@ -109,6 +109,9 @@ def test_the_service_is_looked_after_by_whoever_has_given_a_key(machine: Machine
         console.say("systemctl start ssh", ROOT, COMMAND_S)  # it is under way; this waits until it has started
         assert "/sys/firmware/efi" in remote("ls -d /sys/firmware/efi")
         assert remote("systemctl --failed --plain --no-legend") == ""
+        assert "in use" in remote("mke2fs -q /dev/vdc 2>&1 || true")  # the appliance holds what it has found (R2)
+        remote("tiergate /alus/vdc detach && mke2fs -q /dev/vdc && tiergate /alus scan")
+        assert "ext2" in json.loads(remote("tiergate --json /alus/vdc info"))["detail"]
         started = "grep -m1 -q Started <(journalctl -f -n 0 -u tiergate)"
         remote(f"bash -c '{started} & systemctl kill --signal=KILL tiergate; wait'")
         assert remote("systemctl show --property=NRestarts --value tiergate") == "1"
