@@ -6,6 +6,8 @@ import re
 import shlex
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from appliance.messages import AluState
 from cli import words
 from cli.client import Client
+from images import console
 from images.console import CLAIMABLE, OWNED, WORDS, add_key, command, greeting, menu, next_steps
 from tests.support.appliance import appliance, need, tool
 
@@ -118,3 +121,26 @@ def test_what_is_no_key_changes_nothing(tmp_path: Path, text: str, capsys: pytes
     add_key(tmp_path / "authorized_keys", lambda _: text)
     assert "no public key" in capsys.readouterr().out
     assert not (tmp_path / "authorized_keys").exists()
+
+
+def test_the_console_shows_the_shell_first_and_the_menu_when_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A word that there is not changes nothing, Ctrl-C leads back to the shell, a terminal that goes is the end."""
+    done: list[str] = []
+    typed = iter(["nonsense", "root", KeyboardInterrupt, "root", "", EOFError])
+
+    def answer(_: str) -> str:
+        said = next(typed)
+        if isinstance(said, str):
+            return said
+        raise said
+
+    monkeypatch.setenv("TIERGATE_STATE", str(tmp_path))
+    monkeypatch.setattr(console, "WORDS", [replace(word, do=partial(done.append, word.name)) for word in WORDS])
+    monkeypatch.setattr("builtins.input", answer)
+    assert console.main() == 0
+    assert done == ["", "root", "", "root", ""]
+    shown = capsys.readouterr().out
+    assert shown.count("there is no 'nonsense'") == 1
+    assert shown.count("does not answer") == 3, "the greeting comes with the shell"
