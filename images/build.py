@@ -14,6 +14,7 @@ import io
 import shutil
 import sys
 import tarfile
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,23 +64,28 @@ def build(mirror: str, lock: Lock) -> None:
     """
     need(*TOOLS)
     BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        work = Path(folder)
+        work.chmod(0o755)  # without root, mmdebstrap is somebody else
+        _build(work, mirror, lock)
+
+
+def _build(work: Path, mirror: str, lock: Lock) -> None:
     root_uuid = str(uuid.uuid4())
     _tell("fetching Python packages")
-    wheels = _fetch_wheels()
-    overlay, packed = BUILD / "overlay.tar", BUILD / "root.tar"
+    wheels = _fetch_wheels(work / "wheels")
+    overlay, packed, raw = work / "overlay.tar", work / "root.tar", work / "tiergate.raw"
     write_overlay(overlay, {"@ROOT_UUID@": root_uuid}, wheels)
     _tell(f"installing Debian {SUITE} and the appliance: some minutes")
     run(_mmdebstrap(mirror, overlay, packed))
     _tell("making the disk")
-    tree = _unpack(packed)
+    tree = Tree(work / "root", work / "owners")
+    tree.root.mkdir()
+    run([*tree.saving, "tar", "--extract", "--numeric-owner", "--file", str(packed), "--directory", str(tree.root)])
     _check_packages(installed_in(tree.root), lock)
-    raw = BUILD / "tiergate.raw"
     make_disk(raw, tree, root_uuid)
+    _compress(raw, work / IMAGE.name)
     shutil.copyfile(tree.root / "vmlinuz", KERNEL)
-    _compress(raw)
-    for left in (overlay, packed, raw):
-        left.unlink()
-    tree.remove()
 
 
 def write_overlay(target: Path, values: Mapping[str, str], wheels: Path) -> None:
@@ -115,10 +121,8 @@ def overlay_files(wheels: Path) -> Iterator[tuple[str, Path]]:
                 yield f"{SOURCE}/tiergate/{file.relative_to(PROJECT)}", file
 
 
-def _fetch_wheels() -> Path:
+def _fetch_wheels(wheels: Path) -> Path:
     """Download what requirements.txt names, for the image's Python and not for this one."""
-    wheels = BUILD / "wheels"
-    shutil.rmtree(wheels, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--require-hashes"]
     command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311"]
     command += [f"--platform={platform}" for platform in PLATFORMS]
@@ -146,15 +150,6 @@ def _mmdebstrap(mirror: str, overlay: Path, target: Path) -> list[str]:
     ]
 
 
-def _unpack(packed: Path) -> Tree:
-    """Unpack a tree, as root or as if."""
-    tree = Tree(BUILD / "root", BUILD / "owners")
-    tree.remove()
-    tree.root.mkdir()
-    run([*tree.saving, "tar", "--extract", "--numeric-owner", "--file", str(packed), "--directory", str(tree.root)])
-    return tree
-
-
 def _check_packages(installed: Mapping[str, str], lock: Lock) -> None:
     """Compare what is installed with what is recorded.
 
@@ -176,13 +171,13 @@ def _check_packages(installed: Mapping[str, str], lock: Lock) -> None:
     _tell(told)
 
 
-def _compress(raw: Path) -> None:
-    fresh = IMAGE.with_suffix(".new")
+def _compress(raw: Path, fresh: Path) -> None:
+    """Make the image of a raw disk; the one that was there stays until then."""
     run(["qemu-img", "convert", "-c", "-O", "qcow2", str(raw), str(fresh)])
-    fresh.replace(IMAGE)
-    size_bytes = IMAGE.stat().st_size
+    size_bytes = fresh.stat().st_size
     if size_bytes > LIMIT_BYTES:
         raise ImageError(f"the image has {size_bytes >> 20} MiB, more than {LIMIT_BYTES >> 20}: look for what came in")
+    fresh.replace(IMAGE)
     _tell(f"{IMAGE.relative_to(PROJECT)}: {size_bytes >> 20} MiB")
 
 

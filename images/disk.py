@@ -10,7 +10,6 @@ Where ``grub-install`` asks devices, the two places that tell where core.img lie
 
 from __future__ import annotations
 
-import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,15 +62,9 @@ class Tree:
         """What to put before a command that shall see whose the files are."""
         return ["fakeroot", "-i", str(self.owners), "--"]
 
-    def remove(self) -> None:
-        """Delete it."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        self.owners.unlink(missing_ok=True)
-
 
 def make_disk(disk: Path, tree: Tree, root_uuid: str) -> None:
     """Make a raw disk of a tree that has GRUB's parts in ``boot/grub``."""
-    disk.unlink(missing_ok=True)
     with disk.open("wb") as file:
         file.truncate(DISK_SECTORS * SECTOR_BYTES)
     run(["sfdisk", "--quiet", str(disk)], SFDISK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_the_console_shows_the_shell_first_and_the_menu_when_it_is_left(
 ) -> None:
     """A word that there is not changes nothing, Ctrl-C leads back to the shell, a terminal that goes is the end."""
     done: list[str] = []
-    typed = iter(["nonsense", "root", KeyboardInterrupt, "root", "", EOFError])
+    typed: Iterator[str | type[BaseException]] = iter(["nonsense", "root", KeyboardInterrupt, "root", "", EOFError])
 
     def answer(_: str) -> str:
         said = next(typed)
