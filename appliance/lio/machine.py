@@ -37,8 +37,15 @@ def prepare(root: Path = ROOT) -> None:
         _run(["mount", "-t", "configfs", "configfs", str(CONFIGFS)], f"configfs is not mounted on {CONFIGFS}")
     # The folder of the fabric is there for all iSCSI targets of the machine: it is made, and never removed.
     (root / "iscsi").mkdir(exist_ok=True)
-    # Without this one, the kernel would refuse every PERSISTENT RESERVE OUT.
-    folder(root).mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder_of_reservations(folder(root))
+
+
+def _make_folder_of_reservations(path: Path) -> None:
+    """Make it, for without it the kernel would refuse every PERSISTENT RESERVE OUT."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LioMissing(f"LIO keeps reservations in {path}, which can't be made: {error.strerror}") from error
 
 
 def _version(release: str) -> tuple[int, ...]:

@@ -42,6 +42,13 @@ def test_a_machine_on_which_all_is_there(ready: Path) -> None:
     assert (ready / "databases" / "pr").is_dir(), "without it the kernel refuses every PERSISTENT RESERVE OUT"
 
 
+def test_a_folder_of_reservations_that_can_not_be_made_is_told(ready: Path) -> None:
+    """R31: as on a system whose disk is read-only."""
+    (ready / "databases").write_text("no folder")
+    with pytest.raises(LioMissing, match=r"reservations in .*/databases/pr, which can't be made: Not a directory"):
+        prepare(ready)
+
+
 def test_root_is_needed(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(LioMissing, match="needs root, and this is user id 1000: type `sudo tiergate serve`"):
