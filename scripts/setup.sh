@@ -53,6 +53,7 @@ elif [[ $target != run ]]; then
     need user-mode-linux command -v linux.uml
     need open-iscsi command -v iscsid
     need multipath-tools command -v multipathd
+    need sg3-utils command -v sg_persist
     need kmod command -v modprobe
     need busybox-static command -v busybox
     need iproute2 command -v ip

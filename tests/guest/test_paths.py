@@ -98,7 +98,7 @@ def written(disk: Path) -> int:
     return int(Path("/sys/class/block", disk.resolve().name, "stat").read_text().split()[4])
 
 
-@need("fio", "multipathd", "udevadm")
+@need("fio", "multipathd", "udevadm", "sg_persist")
 @pytest.mark.parametrize(
     "appliance",
     [
