@@ -116,12 +116,21 @@ class Lio:
                 self._hosts, self._exposures = before
                 raise UsageError(str(error)) from error
             if self._left_out:
-                await self._try_again()
+                await self._try_left_out()
 
     async def refresh(self) -> None:
         """Make backstores and LUNs for volumes that came, and take away those of volumes that went."""
         async with self._changing:
             await self._try_again()
+
+    async def _try_left_out(self) -> None:
+        """Serve what was left out, if it can be by now; the change that was just made stands either way."""
+        left_out = self._left_out
+        try:
+            await self._try_again()
+        except TiergateError as error:
+            log.error("what was left out can't be served yet: %s", error)
+            self._left_out = left_out
 
     async def _try_again(self) -> None:
         """Make the tree say all that it should: what stood in the way of a volume may be gone."""

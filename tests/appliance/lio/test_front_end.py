@@ -190,6 +190,27 @@ def test_one_backstore_that_can_not_be_made_holds_no_other_volume_up() -> None:
     asyncio.run(scenario())
 
 
+def test_a_change_stands_though_what_was_left_out_stays_so(caplog: pytest.LogCaptureFixture) -> None:
+    """C3: whatever it is that the kernel refuses about the other volume."""
+
+    async def scenario() -> None:
+        machine = Machine()
+        machine.on_line(A, B)
+        machine.configfs.refuse = SITE.backstore(A)
+        await machine.front_end.set([WEB1], rows((WEB1, A, 0), (WEB1, B, 1)))
+        await machine.front_end.start()
+        machine.configfs.refuse = f"{SITE.group(1)}/lun"
+        for lun in (4, 5):
+            await machine.front_end.set([WEB1, WEB2], rows((WEB1, A, 0), (WEB1, B, 1), (WEB2, B, lun)))
+            assert (machine.luns(WEB1), machine.luns(WEB2)) == ({1: B}, {lun: B})
+        machine.configfs.refuse = ""
+        await machine.front_end.refresh()
+        assert machine.luns(WEB1) == {0: A, 1: B}
+
+    asyncio.run(scenario())
+    assert "what was left out can't be served yet: refused" in caplog.text
+
+
 def test_a_device_that_another_process_serves_holds_no_other_volume_up(caplog: pytest.LogCaptureFixture) -> None:
     """C3: at a take-over, too; the line says what to do, and the volume comes when the device is free."""
 
