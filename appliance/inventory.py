@@ -18,7 +18,7 @@ from backstores.metadata.inspection import Inspection, Ownership
 from backstores.metadata.layout import data_area
 from backstores.metadata.merge import AluRecord
 from backstores.metadata.store import AluMetadata
-from backstores.objects import AnyObject, PartitionObject, VolumeObject
+from backstores.objects import AnyObject, Extent, PartitionObject, VolumeObject
 from backstores.wwn import Wwn, new_device_wwn
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class OpenAlu:
     inspection: Inspection
     failure: str = ""
     stale: str = ""
+    _free: tuple[tuple[Inspection, tuple[AnyObject, ...]], tuple[Extent, ...]] | None = None
 
     @property
     def wwn(self) -> Wwn | None:
@@ -57,6 +58,14 @@ class OpenAlu:
     def owned(self) -> bool:
         """Whether it may be used."""
         return self.inspection.ownership is Ownership.OWNED and not self.stale
+
+    @property
+    def free(self) -> tuple[Extent, ...]:
+        """The room that is left for partitions. It is asked for far more often than it changes, and takes long."""
+        inspection, objects = self.inspection, self.metadata.objects
+        if self._free is None or self._free[0][0] is not inspection or self._free[0][1] is not objects:
+            self._free = (inspection, objects), self.metadata.free
+        return self._free[1]
 
     async def commit(self, objects: Sequence[AnyObject]) -> TiergateError | None:
         """Make these the objects on it. What goes wrong is given back, for the other ALUs of a change must end, too."""
@@ -79,7 +88,7 @@ class OpenAlu:
             kind="block device" if self.driver.kind == "block" else str(self.driver.kind),
             state=self._state,
             size_bytes=self.driver.size_bytes,
-            free=self.metadata.free if self.owned else (),
+            free=self.free if self.owned else (),
             sector_bytes=self.driver.sector_bytes,
             susid=label.susid if label is not None else "",
             detail=self.failure or self.stale or self.inspection.detail,
@@ -246,9 +255,7 @@ class Inventory:
         for partition in partitions:
             alu = self.owned(partition.alu)
             for extent in filter(None, (partition.extent, partition.bitmap)):
-                inside = (
-                    e.start_bytes <= extent.start_bytes and extent.end_bytes <= e.end_bytes for e in alu.metadata.free
-                )
+                inside = (e.start_bytes <= extent.start_bytes and extent.end_bytes <= e.end_bytes for e in alu.free)
                 if not any(inside):
                     raise UsageError(
                         f"alu {alu.driver.path!r} has no {extent.length_bytes} bytes free at {extent.start_bytes}"

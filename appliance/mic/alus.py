@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -21,6 +22,7 @@ from appliance.mic.values import human_size, parse_name
 from appliance.mic.views import AluView, Outcome
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import PartitionObject
+from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
 
@@ -160,16 +162,15 @@ class Alus:
         pools = self._pools_of(name)
         if pools:
             raise UsageError(f"alu {name} is in pool {pools[0]}; `/pools/{pools[0]} remove alus={name}` first")
-        volumes = self._volumes_of(setting)
-        if volumes:
+        status = state.alu_status(setting)
+        if status and status.wwn and (volumes := self._users().get(status.wwn)):
             raise UsageError(f"alu {name} holds parts of volume {', '.join(volumes)}")
-        attached = state.alu_status(setting) is not None
-        if attached:
+        if status is not None:
             await state.sp.detach(setting.path)
         try:
             await state.save(alus=without(state.settings.alus, name))
         except TiergateError:
-            if attached:
+            if status is not None:
                 await state.attach(setting)
             raise
         state.missing.pop(setting.path, None)
@@ -203,17 +204,18 @@ class Alus:
 
     async def info(self, name: str) -> AluView:
         """Tell all about one ALU."""
-        return self.view(self._listed(name))
+        return self.view(self._listed(name), self._users())
 
     async def rows(self) -> tuple[AluView, ...]:
         """List the ALUs, those that are not owned or missing included."""
-        return tuple(self.view(alu) for alu in self._state.listed)
+        users = self._users()
+        return tuple(self.view(alu, users) for alu in self._state.listed)
 
     def _listed(self, name: str) -> AluSetting:
         return find("alu", name, self._state.listed)
 
-    def view(self, setting: AluSetting) -> AluView:
-        """Put together what the settings and the storage processor know of an ALU."""
+    def view(self, setting: AluSetting, users: Mapping[Wwn, Sequence[str]]) -> AluView:
+        """Put together what the settings and the storage processor know of an ALU. ``users``: volumes by ALU."""
         status = self._state.alu_status(setting)
         size_bytes = status.size_bytes if status else setting.size_bytes or 0
         free_bytes = status.free_bytes if status else 0
@@ -225,7 +227,7 @@ class Alus:
             kind=status.kind if status else "",
             path=setting.path,
             pools=self._pools_of(setting.name),
-            volumes=self._volumes_of(setting),
+            volumes=tuple(users.get(status.wwn, ())) if status and status.wwn else (),
             detail=status.detail if status else self._state.missing.get(setting.path, ""),
             wwn=(status.wwn or "") if status else "",
             size_bytes=size_bytes,
@@ -235,15 +237,13 @@ class Alus:
     def _pools_of(self, name: str) -> tuple[str, ...]:
         return tuple(pool.name for pool in self._state.settings.pools if name in pool.alus)
 
-    def _volumes_of(self, setting: AluSetting) -> tuple[str, ...]:
-        status = self._state.alu_status(setting)
-        if status is None or status.wwn is None:
-            return ()
-        return tuple(
-            volume.name
-            for volume in self._state.sp.volumes()
-            if any(isinstance(item, PartitionObject) and item.alu == status.wwn for item in volume.objects)
-        )
+    def _users(self) -> dict[Wwn, list[str]]:
+        """Say which volumes have parts on which ALU."""
+        users: defaultdict[Wwn, list[str]] = defaultdict(list)
+        for volume in self._state.sp.volumes():
+            for alu in {item.alu for item in volume.objects if isinstance(item, PartitionObject)}:
+                users[alu].append(volume.name)
+        return dict(users)
 
 
 def _news(name: str, status: AluStatus) -> str:
