@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from appliance.inventory import Inventory
 from appliance.messages import AluState, VolumeState
 from appliance.sp import StorageProcessor
 from backstores.block import Op, Request
 from backstores.device import BlockDevice
+from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
 from backstores.scsi.direct import PLAIN_COMMANDS
 from backstores.wwn import Wwn
@@ -266,14 +268,17 @@ def owned(folder: Path) -> str:
     return "belongs to this appliance already: attach it without legacy=yes"
 
 
-def newer(folder: Path) -> str:
-    """Make an ALU that can't be understood any more."""
-    owned(folder)
-    with (folder / "disk.img").open("r+b") as handle:
-        for copy in (4096, 8192):
-            handle.seek(copy + 100)
-            handle.write(b"!")
-    return "holds an appliance's metadata, which hosts could overwrite"
+def foreign(folder: Path) -> str:
+    """Make an ALU of another appliance."""
+
+    async def claimed() -> None:
+        async with Engine() as engine:
+            inventory = Inventory(engine, "another appliance")
+            await inventory.attach(str(folder / "disk.img"), 20 << 20)
+            await inventory.claim(str(folder / "disk.img"), force=False)
+
+    asyncio.run(claimed())
+    return "holds an appliance's metadata, which hosts could overwrite: claimed by appliance another appliance"
 
 
 def partial(folder: Path) -> str:
@@ -285,7 +290,7 @@ def absent(folder: Path) -> str:
     return "does not exist"
 
 
-@pytest.mark.parametrize("make", [owned, newer, partial, absent])
+@pytest.mark.parametrize("make", [owned, foreign, partial, absent])
 def test_what_can_not_be_a_legacy_alu_is_refused(tmp_path: Path, make: Callable[[Path], str]) -> None:
     message, path = make(tmp_path), tmp_path / "disk.img"
     records = MemoryRecords()
