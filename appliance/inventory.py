@@ -128,7 +128,8 @@ class Inventory:
 
     def by_wwn(self, wwn: Wwn) -> OpenAlu | None:
         """Give an owned ALU, if it is attached."""
-        return next((alu for alu in self if alu.wwn == wwn), None)
+        driver = self.drivers.get(wwn)
+        return None if driver is None else self._alus[driver.path]
 
     def owned(self, wwn: Wwn) -> OpenAlu:
         """Give an owned ALU that must be there.
