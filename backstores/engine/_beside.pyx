@@ -129,7 +129,7 @@ cdef extern from *:
             write_now(slot);
             return;
         }
-        int64_t until = now_ns() + 10 * SPIN_NS;
+        int64_t until = now_ns() + 2 * SPIN_NS; /* a thread that takes longer has lost its processor: maybe to us */
         while (atomic_load(&slot->state) != DONE && now_ns() < until) RELAX();
         atomic_store(&slot->asker_sleeps, 1);
         while (atomic_load(&slot->state) != DONE) sleep_while(slot, TAKEN);
