@@ -4,7 +4,7 @@ layout, sector, steps, findings     what all the others speak of
 label, region, records, bitmap      one structure each: build, parse, and which copy counts
 inspection, signatures              what an ALU is to this appliance, by what was read of it
 dirty                               which regions of a running mirror are dirty
-free, merge                         free extents; the system image out of all ALUs
+free, merge, mends                  free extents; the system image out of all ALUs, and what of it can be mended
 store                               the only one that does I/O
 document                            makes the description of the format
 """
