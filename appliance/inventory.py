@@ -15,7 +15,7 @@ from backstores.engine.storage import DriverStorage
 from backstores.errors import TiergateError, UsageError
 from backstores.metadata.findings import Problem
 from backstores.metadata.inspection import Inspection, Ownership
-from backstores.metadata.layout import data_area
+from backstores.metadata.layout import FORMAT_VERSION, data_area
 from backstores.metadata.merge import AluRecord
 from backstores.metadata.store import AluMetadata
 from backstores.objects import AnyObject, Extent, PartitionObject, VolumeObject
@@ -81,7 +81,6 @@ class OpenAlu:
 
     def status(self) -> AluStatus:
         """Describe it to the management."""
-        label = self.inspection.label
         return AluStatus(
             wwn=self.wwn,
             path=self.driver.path,
@@ -90,7 +89,7 @@ class OpenAlu:
             size_bytes=self.driver.size_bytes,
             free=self.free if self.owned else (),
             sector_bytes=self.driver.sector_bytes,
-            susid=label.susid if label is not None else "",
+            susid=self.inspection.susid,
             detail=self.failure or self.stale or self.inspection.detail,
         )
 
@@ -182,7 +181,20 @@ class Inventory:
         alu = OpenAlu(driver, metadata, await self._named(driver.path, await metadata.inspect(self._susid)))
         if alu.wwn is not None and (twin := self.by_wwn(alu.wwn)) is not None:
             raise UsageError(f"alu {driver.path!r} is a copy of {twin.driver.path!r}: both say they are {alu.wwn}")
+        if alu.owned and alu.inspection.version < FORMAT_VERSION:
+            await self._migrate(alu)
         return alu
+
+    async def _migrate(self, alu: OpenAlu) -> None:
+        """Bring an ALU that an earlier release wrote to this one's format. Failing that, it can still be read."""
+        version = alu.inspection.version
+        try:
+            await alu.metadata.migrate()
+            log.info("alu %s: brought from version %d of the format to %d", alu.driver.path, version, FORMAT_VERSION)
+        except TiergateError as error:
+            alu.failure = f"its metadata is still of version {version}: {error}"
+            log.error("alu %s: %s", alu.driver.path, alu.failure)
+        alu.inspection = await alu.metadata.inspect(self._susid)
 
     async def _named(self, path: str, found: Inspection) -> Inspection:
         """Add to what was found what a claim would lose, so that people know before they allow it."""

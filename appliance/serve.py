@@ -33,7 +33,7 @@ from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
 from backstores.engine.polling import PollingSelector
 from backstores.errors import TiergateError, UsageError
-from backstores.metadata.label import SUSID_BYTES
+from backstores.metadata.sector import SUSID_BYTES
 
 log = logging.getLogger("tiergate")
 

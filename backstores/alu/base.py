@@ -18,6 +18,7 @@ import enum
 import errno
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from backstores.errors import TiergateError
@@ -46,6 +47,7 @@ class AluOp(enum.StrEnum):
     DISCARD = "discard"
     ZERO = "zero"
     STATUS = "status"
+    LOCK = "lock"
 
 
 class AluError(TiergateError):
@@ -125,6 +127,9 @@ class Transfers(Protocol):
 
     async def status(self, offset: int, length: int) -> list[ByteRun]:
         """Tell what is backed by storage, in order and without gaps. Raises AluError."""
+
+    def exclusive(self, offset: int, length: int) -> AbstractAsyncContextManager[None]:
+        """Keep out who else asks for this, in this process or another. Entering it raises AluError."""
 
     async def settle(self) -> None:
         """Wait for what goes on in the background; the driver is about to be closed."""

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from backstores.alu import space
+from backstores.alu.alone import Alone
 from backstores.alu.base import AluDriver, AluOp, Backend, ByteRun, Hand, Kind, Transfers, never_beside, never_now
 from backstores.alu.now import UNLIMITED, dirty_budget, page_cache
 
@@ -81,6 +83,7 @@ class DescriptorTransfers(Transfers):
         self._driver = driver
         self._backend = backend
         self._writeback: asyncio.Task[None] | None = None
+        self._alone = Alone(driver.fd, driver.path, backend)
         driver.start_writeback = self._start_writeback
 
     def readv(self, views: Sequence[memoryview], offset: int) -> Awaitable[int]:
@@ -108,6 +111,9 @@ class DescriptorTransfers(Transfers):
         if not self._driver.holes:
             return [ByteRun(offset, length, True)]
         return await self._backend.call(fd, space.runs, fd, self._driver.path, offset, length)
+
+    def exclusive(self, offset: int, length: int) -> AbstractAsyncContextManager[None]:
+        return self._alone.hold(offset, length)
 
     async def settle(self) -> None:
         if self._writeback is not None:

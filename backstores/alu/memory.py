@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -93,6 +94,7 @@ class MemoryDriver(AluDriver, Transfers):
         self.short_bytes: int | None = None  # the most that one transfer moves
         self.log: list[Seen] = []
         self.closed = False
+        self._alone = asyncio.Lock()
         self._faults: list[Fault] = []
         self._gates: list[Gate] = []
         self._stable: dict[int, bytes] = {}  # what sectors held when last flushed, if they changed since
@@ -146,6 +148,9 @@ class MemoryDriver(AluDriver, Transfers):
 
     def close(self) -> None:
         self.closed = True
+
+    def exclusive(self, offset: int, length: int) -> AbstractAsyncContextManager[None]:
+        return self._alone
 
     async def settle(self) -> None:
         """Nothing goes on in the background."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
@@ -202,6 +203,12 @@ class Engine:
         lane.check(AluOp.STATUS, 0, 0)
         async with lane.gate:
             return await self._backend.call(driver.fd, function, *args, **kwargs)
+
+    def exclusive(self, driver: AluDriver, offset: int, length: int) -> AbstractAsyncContextManager[None]:
+        """Keep out who else asks for this range, in this process or another. Entering it raises AluError."""
+        lane = self._lane(driver)
+        lane.check(AluOp.LOCK, offset, length)
+        return lane.transfers.exclusive(offset, length)
 
     def _lane(self, driver: AluDriver) -> _Lane:
         lane = self._lanes.get(driver)

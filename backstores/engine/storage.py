@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 from backstores.alu.base import AluDriver
 from backstores.engine.engine import Engine
+from backstores.metadata.layout import FIXED_END, FRONT_LABELS
 
 
 class DriverStorage:
@@ -35,3 +38,7 @@ class DriverStorage:
         """Make all that was written durable. Raises AluError."""
         heard, self._losses = self._losses, None
         await self._engine.flush(self._driver, heard)
+
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Keep all others who change metadata out: the labels and the MDR directory are locked. Raises AluError."""
+        return self._engine.exclusive(self._driver, FRONT_LABELS[0], FIXED_END - FRONT_LABELS[0])

@@ -18,7 +18,7 @@ from typing import Final
 
 from backstores.errors import UsageError
 from backstores.metadata.findings import Finding, Problem
-from backstores.metadata.layout import ALLOCATION_UNIT
+from backstores.metadata.layout import ALLOCATION_UNIT, FORMAT_VERSION
 from backstores.metadata.sector import SECTOR_BYTES, Sector, SectorError, seal, unseal
 from backstores.metadata.steps import Write, padded, units
 from backstores.objects import MIB, MirrorObject, PartitionObject
@@ -30,7 +30,9 @@ LEAST_REGION_BYTES: Final = 4 * MIB
 
 
 class BitmapSector(Sector, size=512, order="little"):
-    """One sector of a leg's bitmap."""
+    """One sector of a leg's bitmap: the same in both versions of the format, for a migration leaves bitmaps alone."""
+
+    VERSIONS = frozenset({1, FORMAT_VERSION})
 
     magic = Bytes(byte=0, length=8, value=b"TGBITMAP")
     mirror = Bytes(byte=64, length=16, doc="NAA 6 name of the mirror")

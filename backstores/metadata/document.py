@@ -11,11 +11,26 @@ import msgspec
 
 from backstores.metadata.bitmap import LEAST_REGION_BYTES, MOST_REGIONS, REGIONS_OF_A_SECTOR, BitmapSector
 from backstores.metadata.label import LabelSector
-from backstores.metadata.layout import AREAS, FORMAT_VERSION, LEAST_ALU_BYTES, TAIL_BYTES
-from backstores.metadata.region import RegionSector
+from backstores.metadata.layout import (
+    AREAS,
+    FORMAT_VERSION,
+    LARGE,
+    LARGE_ALU_BYTES,
+    LEAST_ALU_BYTES,
+    PAGE,
+    TABLE_BYTES,
+    TAIL_AREAS,
+    TAIL_BYTES,
+    label_addresses,
+    table_addresses,
+)
+from backstores.metadata.mdr import DirectorySector
+from backstores.metadata.region import ChangeSector, RegionSector
 from backstores.metadata.sector import Sector
 from backstores.metadata.signatures import SIGNATURES
 from backstores.metadata.steps import IO_UNIT
+from backstores.metadata.table import ENTRIES_OF_A_SECTOR, MOST_ENTRIES, EntryFormat, TableSector
+from backstores.metadata.version_1 import Label1Sector
 from backstores.objects import DELETED_LAYOUT, AnyObject, Deletion, Extent, Leg
 from backstores.wire import Wire
 
@@ -36,8 +51,12 @@ An ALU has {LEAST_ALU_BYTES >> 20} MiB or more.
 |---|---|---|---|
 """
 
-TAIL: Final = f"""\
-| end − {TAIL_BYTES >> 20} MiB, rounded down to 1 MiB | end | reserved | label copies of a later version |
+LARGE_MAP: Final = f"""
+On an ALU of {LARGE_ALU_BYTES >> 30} GiB or more that this version has claimed, the object regions lie at
+{LARGE.regions[0] >> 20} MiB and {LARGE.regions[1] >> 20} MiB, {LARGE.region_bytes >> 20} MiB each, and the data
+begins at {LARGE.data_start >> 20} MiB. Label and MDR directory say which it is. The data ends at least
+{TAIL_BYTES >> 20} MiB before the end of the ALU, on a multiple of 1 MiB; the end itself is rounded down to
+{PAGE >> 10} KiB.
 """
 
 SECTORS: Final = """
@@ -51,17 +70,62 @@ found at another address than its own, or on another ALU, does not count.
 LABEL: Final = """
 ### Label
 
-Two copies say the same. The good copy with the highest generation counts. A change writes the older copy, flushes,
-writes the other, flushes. Two good copies of one generation that differ: none counts. A copy of a newer version: the
-ALU is not touched.
+Label and partition table are the label directory: four copies, two in front, two at the end. The label's say the same;
+the good one with the highest generation counts. A change writes the oldest one in front, flushes, writes the others,
+flushes. Two good copies of one generation that differ: none counts. A copy of a newer version: the ALU is not touched.
+"""
+
+MDR: Final = """
+### MDR directory
+
+Two copies, as of the label, but one counts only under a label that names the same ALU. So a claim writes one of them
+with the ALU's new name, then the label, which makes the difference, then the other.
+
+Its epoch is the fence: a writer reads it before each change, with all others locked out, and makes none if it is above
+its own. Each start of the appliance takes a higher epoch, and writes it here first.
+"""
+
+TABLE: Final = f"""
+### Sector of the partition table
+
+{TABLE_BYTES // 1024} KiB, {MOST_ENTRIES} entries, {ENTRIES_OF_A_SECTOR} a sector. Each sector stands for itself: of its
+four copies the good one with the highest generation counts, and one that none of them has holds free entries. A change
+writes the copies A and C, flushes, then B and D. All sectors that it changes get one generation, above any in the
+table.
+
+The table is a second witness of the objects. An entry is reserved before the partition is committed, is in use when it
+is, and goes when it is gone. Where they differ the objects count, and the next change mends the table; but if objects
+were lost to damage, entries without objects are kept as lost, and their room stays taken.
+"""
+
+ENTRY: Final = """
+### Entry of the partition table
 """
 
 REGION: Final = """
 ### Header of an object region
 
-Two copies take turns; the good one with the highest generation is live, and is never overwritten. A commit writes the
-body of the other one, flushes, writes its header, flushes. A header whose body does not match is of a write that a
-crash cut short if it is older than the live one, and of a damaged copy if it is newer.
+A region holds a base and a log: this header; the body with all objects from +4 KiB on; then one change behind the
+other, each on a unit of its own. The region whose good header has the highest generation is live.
+
+A new base goes into the region that is not live, when the log is full or something is damaged: body and two units of
+zeros, flush, header, flush.
+"""
+
+CHANGE: Final = """
+### Header of a change
+
+A change is appended: the body from +4 KiB on and two units of zeros behind it, flush, header, flush. Its generation is
+one above that of what it follows. Where a header can lie there are zeros, which end the log, or a good header with a
+good body; anything else is damage, and what lies behind it is lost.
+"""
+
+LABEL_1: Final = """
+### Label of version 1
+
+Two copies in front; no MDR directory, no partition table, no log: each commit wrote a base into the region that was
+not live. An ALU of version 1 is brought to version 2 when it is attached: MDR directory and partition table are
+written, then a base of version 2 into the region that is not live, then the label, which makes the difference.
 """
 
 BITMAP: Final = f"""
@@ -73,11 +137,12 @@ be read, or that names another mirror, leg, place or size, counts as all dirty. 
 """
 
 BODY: Final = f"""
-## Body of an object region
+## Bodies
 
-MessagePack: a map with the one entry `objects`, an array of maps. Each has the entry `type`, and those of its type; an
-entry with a default value may be absent. Extents start and end on multiples of 1 MiB, lie in the data area and don't
-overlap. Free room is what they leave; it is stored nowhere else.
+MessagePack. The body of a base is a map with the one entry `objects`, an array of objects. That of a change has `put`,
+objects that are new or replace those of the same name, and `drop`, an array of the names of those that are gone. An
+object is a map: it has the entry `type`, and those of its type; an entry with a default value may be absent. Extents
+start and end on multiples of 1 MiB, lie in the data area and don't overlap.
 
 A volume object with the layout `{DELETED_LAYOUT}` is a tombstone: its volume is being deleted, or was while an ALU with
 parts of it was away. No other object of that volume counts. Its entry `deletion` says what it waits for: it goes when
@@ -95,10 +160,22 @@ so does one in which `blkid` finds something. Where `blkid` is not installed, wh
 """
 
 
+FORMATS: Final = (
+    (LABEL, LabelSector),
+    (MDR, DirectorySector),
+    (TABLE, TableSector),
+    (ENTRY, EntryFormat),
+    (REGION, RegionSector),
+    (CHANGE, ChangeSector),
+    (BITMAP, BitmapSector),
+    (LABEL_1, Label1Sector),
+)
+
+
 def document() -> str:
     """Make the whole text."""
     areas = "".join(
-        f"| {_size(a.start)} | {'the tail' if a.end is None else _size(a.end)} | {a.name} | {a.meaning} |\n"
+        f"| {_size(a.start)} | {'its end' if a.end is None else _size(a.end)} | {a.name} | {a.meaning or 'zero'} |\n"
         for a in AREAS
     )
     signatures = "".join(f"| {s.offset} | `{s.magic.hex(' ')}` | {s.name} |\n" for s in SIGNATURES)
@@ -106,20 +183,25 @@ def document() -> str:
         (
             INTRODUCTION,
             areas,
-            TAIL,
+            _tail(),
+            LARGE_MAP,
             SECTORS,
             _wire(Sector),
-            LABEL,
-            _wire(LabelSector),
-            REGION,
-            _wire(RegionSector),
-            BITMAP,
-            _wire(BitmapSector),
+            *(text + _wire(kind) for text, kind in FORMATS),
             BODY,
             *(_struct(kind) for kind in (*get_args(AnyObject), Extent, Leg, Deletion)),
             SIGNATURE_TEXT,
             signatures,
         )
+    )
+
+
+def _tail() -> str:
+    """List what lies at the end, in the order of its addresses."""
+    starts = (*table_addresses(0)[2:], *label_addresses(0)[2:])
+    return "".join(
+        f"| end − {_size(-start)} | {f'end − {_size(-end)}' if end else 'end'} | {name} | |\n"
+        for name, start, end in zip(TAIL_AREAS, starts, (*starts[1:], 0), strict=True)
     )
 
 

@@ -1,7 +1,7 @@
 """Free extents of an ALU, and how partitions are cut out of them (R8).
 
-Nothing about free space is stored: it is the data area minus what partitions and bitmaps take, so
-that the two can't contradict each other after a crash.
+Free space is not stored: it is the data area minus what partitions and bitmaps take, so that the two
+can't contradict each other after a crash.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from backstores.metadata.layout import ALLOCATION_UNIT
 from backstores.objects import AnyObject, Extent
 
 
-def free_extents(data: Extent, objects: Iterable[AnyObject]) -> tuple[Extent, ...]:
-    """Give the runs of the data area that no partition takes, in order; overlapping partitions do no harm."""
+def free_extents(data: Extent, objects: Iterable[AnyObject], withheld: Iterable[Extent] = ()) -> tuple[Extent, ...]:
+    """Give the runs of the data area that no partition takes, in order; overlapping partitions do no harm.
+
+    ``withheld`` is room of partitions that were lost, which may hold what somebody will want to save.
+    """
     free: list[Extent] = []
     at = data.start_bytes
-    for used in sorted(extent for extent, _ in records.extents(objects)):
+    for used in sorted([*(extent for extent, _ in records.extents(objects)), *withheld]):
         end = min(used.start_bytes, data.end_bytes)
         if end > at:
             free.append(Extent(at, end - at))

@@ -1,7 +1,8 @@
-"""The body of an object region: the objects on one ALU, and what must hold among them (R3).
+"""The bodies in an object region: the objects on one ALU, and what must hold among them (R3).
 
-The body is a MessagePack map of one entry, ``objects``: an array of maps, one an object, whose
-``type`` says which of ``backstores.objects`` it is. Decoding is strict: a type that does not fit, or
+The body of a base is a MessagePack map of one entry, ``objects``: an array of maps, one an object, whose
+``type`` says which of ``backstores.objects`` it is. The body of a change has the entries ``put``, such an
+array, and ``drop``, an array of names. Decoding is strict: a type that does not fit, or
 an entry that this version does not know, makes the whole body invalid, never a guess. What decodes
 can still be nonsense (an extent past the end); ``check`` names it, object by object.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,33 +22,61 @@ from backstores.metadata.sector import COUNTER_LIMIT
 from backstores.objects import AnyObject, Extent, MirrorObject, PartitionObject, StripeObject, VolumeObject
 from backstores.wwn import Wwn
 
+T = TypeVar("T")
+
 BLOCK_SIZES: Final = (512, 4096)
 MOST_NAME_CHARACTERS: Final = 63
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is encoded. A later version may add entries; then the format version rises."""
+    """What is encoded of a base. A later version may add entries; then the format version rises."""
 
     objects: tuple[AnyObject, ...]
 
 
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is encoded of a change: objects that are new or have changed, and the names of those that are gone."""
+
+    put: tuple[AnyObject, ...]
+    drop: tuple[Wwn, ...]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Body)
+_change_decoder = msgspec.msgpack.Decoder(Change)
 
 
 def encode(objects: Iterable[AnyObject]) -> bytes:
-    """Make the body."""
+    """Make the body of a base."""
     return _encoder.encode(Body(tuple(objects)))
 
 
+def encode_change(put: Iterable[AnyObject], drop: Iterable[Wwn]) -> bytes:
+    """Make the body of a change."""
+    return _encoder.encode(Change(tuple(put), tuple(drop)))
+
+
 def decode(raw: bytes) -> tuple[AnyObject, ...]:
-    """Read a body.
+    """Read the body of a base.
 
     Raises:
         CorruptError: it does not decode.
     """
+    return _decoded(_decoder, raw).objects
+
+
+def decode_change(raw: bytes) -> Change:
+    """Read the body of a change.
+
+    Raises:
+        CorruptError: it does not decode.
+    """
+    return _decoded(_change_decoder, raw)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], raw: bytes) -> T:
     try:
-        return _decoder.decode(raw).objects
+        return decoder.decode(raw)
     except (ValueError, RecursionError) as error:  # msgspec's own errors, and those of text, are ValueErrors
         raise CorruptError(f"the objects do not decode ({type(error).__name__})") from error
 
@@ -89,7 +118,7 @@ def _problems(item: AnyObject, alu: Wwn, data: Extent) -> Iterator[tuple[Problem
                 yield Problem.OUTSIDE, f"{_text(extent)} leaves the data area, {_text(data)}"
     elif not item.children:
         yield Problem.INVALID, "it has no children"
-    if not all(map(_is_object_name, _names(item))):
+    if not all(map(is_object_name, _names(item))):
         yield Problem.INVALID, "it, a child or its volume has no NAA 6 name"
     numbers = _numbers(item)
     if not (min(numbers) > 0 and max(numbers) <= COUNTER_LIMIT):
@@ -134,13 +163,13 @@ def _overlaps(objects: Sequence[AnyObject]) -> Iterator[Finding]:
             farthest = (extent, item)
 
 
-_is_object_name: Final = re.compile(r"6[0-9a-f]{31}").fullmatch
+is_object_name: Final = re.compile(r"6[0-9a-f]{31}").fullmatch
 """Say whether it is an NAA 6 name. All names on all ALUs are looked at: ``parse_wwn`` takes five times as long."""
 
 
 def shown(name: Wwn) -> str:
     """Give a name for a message: what a disk holds in its place is not repeated if it is none (S3)."""
-    return name if _is_object_name(name) else "without a valid name"
+    return name if is_object_name(name) else "without a valid name"
 
 
 def described(item: AnyObject) -> str:

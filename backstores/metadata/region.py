@@ -1,36 +1,44 @@
-"""The object region: the objects on one ALU, in two copies that take turns (R3).
+"""The object region: the objects on one ALU, as a base and a log of changes, in two regions that take turns (R3).
 
-Invariants. A copy is a header sector and a body behind it. The *live* copy is the good one with the
-highest generation; it is never overwritten. A commit writes the body of the other copy, flushes,
-writes its header, flushes (M3): until the header is there, its old header does not match the new
-body, so that the copy is invalid and the live one counts; from then on it is the live one. So every
-crash leaves the old state or the new one (M6).
+    header | body: all objects | change: header | put, drop | change: header | put, drop | zeros | ...
 
-After a commit that failed, nothing is known of the other copy, and nothing needs to be: the next
-commit writes the very same copy again.
+Invariants. Each part begins on a unit of its own. A change is appended: its body, and zeros where the next
+header and the beginning of its body will lie, are durable before its header is written (M3). So where a header
+can lie there are zeros or a whole sector, and a whole header has a whole body; whatever else is found is damage,
+never a crash. When the log is full, the other region gets a new base: body and zeros first, then the header, which
+makes it the live one, for its generation is the highest. The live region is never overwritten but by appending.
+
+So every crash leaves the old state or the new one (M6), and what a commit writes depends on how much it changes
+and not on how many objects there are; the new base now and then is paid for by the changes that filled the log.
+
+After a commit that failed, its header may be on the disk or not. ``Commit.undo`` takes it back for certain, and
+comes before anything else is written: zeros in the place of a change's header, or the header of a base of
+generation zero, which no other is older than.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from backstores.errors import CorruptError, UsageError
+from backstores.errors import UsageError
 from backstores.metadata import records
-from backstores.metadata.findings import Finding, Problem
-from backstores.metadata.label import Label
-from backstores.metadata.sector import Sector, SectorError, crc32c, following, seal, stamped, stored_wwn, unseal
-from backstores.metadata.steps import IO_UNIT, Flush, Step, Write, padded
-from backstores.objects import AnyObject
+from backstores.metadata.mdr import Directory
+from backstores.metadata.sector import Sector, crc32c, following, seal, stamped
+from backstores.metadata.steps import IO_UNIT, ZERO_UNIT, Flush, Step, Write, padded, units
+from backstores.objects import AnyObject, Extent
 from backstores.wire import Bits, Bytes
 from backstores.wwn import Wwn, to_bytes
 
-BODY_OFFSET: Final = IO_UNIT  # from the header
+BODY_OFFSET: Final = IO_UNIT  # from a header
+END_BYTES: Final = 2 * IO_UNIT  # zeros that end a log: a place for a header, and for the beginning of a body
 
 
 class RegionSector(Sector, size=512, order="little"):
-    """The header of a copy of the object region."""
+    """The header of an object region."""
+
+    VERSIONS = frozenset({1, 2})  # in version 1 nothing followed the body
 
     magic = Bytes(byte=0, length=8, value=b"TGREGION")
     body_bytes = Bits(byte=64, width=64, doc="length of the body, which starts 4096 bytes behind this sector")
@@ -38,106 +46,113 @@ class RegionSector(Sector, size=512, order="little"):
     objects = Bits(byte=76, width=32, doc="how many objects the body holds")
 
 
-@dataclass(frozen=True, slots=True)
-class CopyImage:
-    """What could be read of one copy. ``body`` may be longer than the body; ``error`` stands for a failed read."""
+class ChangeSector(Sector, size=512, order="little"):
+    """The header of a change in the log of an object region."""
 
-    header: bytes
-    body: bytes = b""
-    error: str = ""
+    magic = Bytes(byte=0, length=8, value=b"TGCHANGE")
+    body_bytes = Bits(byte=64, width=64, doc="length of the body, which starts 4096 bytes behind this sector")
+    body_crc = Bits(byte=72, width=32, doc="CRC32C of the body")
+    objects = Bits(byte=76, width=32, doc="how many objects there are after the change")
 
 
 @dataclass(frozen=True, slots=True)
 class RegionState:
-    """What the live copy says. ``live`` is its number, 0 or 1."""
+    """What an ALU's objects are.
+
+    ``live`` is the number of the live region, ``end`` the byte in it where the next change goes; None if the
+    next commit must write a new base: something in the regions is damaged, or they are of version 1.
+    """
 
     objects: tuple[AnyObject, ...]
     generation: int
     time_ns: int
     epoch: int
     live: int
+    end: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
-    """What an ALU's object region holds; no state at all if neither copy is good."""
+class Commit:
+    """How a change gets onto the ALU: ``after`` holds once all ``steps`` have ended well."""
 
-    state: RegionState | None
-    findings: tuple[Finding, ...]
-
-
-def capacity(label: Label) -> int:
-    """How many bytes of body a copy has room for."""
-    return label.region_bytes - BODY_OFFSET
+    steps: tuple[Step, ...]
+    undo: tuple[Step, ...]
+    after: RegionState
 
 
-def body_length(header: bytes, label: Label, copy: int) -> int:
-    """How much of a copy's body is worth reading: nothing if its header is not good."""
-    try:
-        return _header(header, label, copy).body_bytes
-    except SectorError:
-        return 0  # ``recover`` looks at the same header, and reports it
+def capacity(directory: Directory) -> int:
+    """How many bytes of body a region has room for, the zeros behind it aside."""
+    return directory.region_bytes - BODY_OFFSET - END_BYTES
 
 
-def recover(copies: Sequence[CopyImage], label: Label) -> Recovered:
-    """Decide which copy is live, and check what it holds. The one function that decides."""
-    states: list[RegionState] = []
-    findings: list[Finding] = []
-    broken: list[tuple[int, RegionSector, str]] = []
-    for number, copy in enumerate(copies):
-        where = _where(label, number)
-        if copy.error:
-            findings.append(Finding(Problem.UNREADABLE, where, copy.error))
-            continue
-        try:
-            header = _header(copy.header, label, number)
-        except SectorError as error:
-            findings.append(error.finding(where))
-            continue
-        try:
-            states.append(_state(header, copy.body, number))
-        except CorruptError as error:
-            broken.append((number, header, str(error)))
-    state = max(states, key=lambda s: s.generation, default=None)
-    if len(states) == 2 and states[0].generation == states[1].generation:
-        text = f"both copies claim generation {states[0].generation}"
-        return Recovered(None, (*findings, Finding(Problem.CONTRADICTION, "object region", text)))
-    for number, header, text in broken:
-        findings.append(_broken(_where(label, number), header, text, state))
-    if state is not None:
-        findings += records.check(state.objects, label.alu, label.data)
-    return Recovered(state, tuple(findings))
+def applied(objects: Mapping[Wwn, AnyObject], put: Iterable[AnyObject], drop: Iterable[Wwn]) -> dict[Wwn, AnyObject]:
+    """Change a set of objects. What is new comes behind what was there; what is changed keeps its place."""
+    gone = set(drop)
+    after = {wwn: item for wwn, item in objects.items() if wwn not in gone}
+    after.update((item.wwn, item) for item in put)
+    return after
 
 
 def commit(
-    previous: RegionState | None, objects: Sequence[AnyObject], label: Label, now_ns: int, epoch: int = 0
-) -> tuple[list[Step], RegionState]:
-    """Say how ``objects`` become the new state: the steps, and the state once all of them have ended well.
+    previous: RegionState, objects: Sequence[AnyObject], directory: Directory, data: Extent, now_ns: int, epoch: int
+) -> Commit:
+    """Say how ``objects`` become the new state, by as little as the log allows.
 
     Raises:
         UsageError: they don't fit, or contradict each other.
     """
-    wrong = records.check(objects, label.alu, label.data)
+    wrong = records.check(objects, directory.alu, data)
     if wrong:
-        raise UsageError(f"alu {label.alu} can't store these objects: {wrong[0]}")
-    body = records.encode(objects)
-    if len(body) > capacity(label):
-        raise UsageError(
-            f"the {len(objects)} objects of alu {label.alu} take {len(body)} bytes, its object region has room for"
-            f" {capacity(label)}: use another alu, or delete volumes"
-        )
-    after = RegionState(
-        tuple(objects),
-        generation=following(previous.generation) if previous else 1,
-        time_ns=stamped(previous.time_ns if previous else 0, now_ns),
+        raise UsageError(f"alu {directory.alu} can't store these objects: {wrong[0]}")
+    before = {item.wwn: item for item in previous.objects}
+    names = {item.wwn for item in objects}
+    put = [item for item in objects if before.get(item.wwn) != item]
+    drop = [wwn for wwn in before if wwn not in names]
+    if not put and not drop:
+        return Commit((), (), previous)
+    after = replace(
+        previous,
+        objects=tuple(applied(before, put, drop).values()),
+        generation=following(previous.generation),
+        time_ns=stamped(previous.time_ns, now_ns),
         epoch=epoch,
-        live=1 - previous.live if previous else 0,
     )
-    address = label.regions[after.live]
-    header = seal(
-        RegionSector,
+    _check_room(after.objects, directory)
+    body = records.encode_change(put, drop)
+    if previous.end is not None:
+        end = previous.end + BODY_OFFSET + units(len(body))
+        if end + END_BYTES <= directory.region_bytes:
+            address = directory.regions[previous.live] + previous.end
+            return _appended(address, body, directory.alu, replace(after, end=end))
+    return base(replace(after, live=1 - previous.live), directory)
+
+
+def base(state: RegionState, directory: Directory) -> Commit:
+    """Say how a state is written whole, into the region that it names."""
+    _check_room(state.objects, directory)
+    body = records.encode(state.objects)
+    after = replace(state, end=BODY_OFFSET + units(len(body)))
+    address = directory.regions[state.live]
+    void = _header(RegionSector, address, b"", directory.alu, replace(after, objects=(), generation=0))
+    undo = (Write(address, padded(void)), Flush())
+    return Commit(_steps(address, body, _header(RegionSector, address, body, directory.alu, after)), undo, after)
+
+
+def _appended(address: int, body: bytes, alu: Wwn, after: RegionState) -> Commit:
+    undo = (Write(address, ZERO_UNIT), Flush())
+    return Commit(_steps(address, body, _header(ChangeSector, address, body, alu, after)), undo, after)
+
+
+def _steps(address: int, body: bytes, header: bytes) -> tuple[Step, ...]:
+    behind = padded(body) + bytes(END_BYTES)
+    return (Write(address + BODY_OFFSET, behind), Flush(), Write(address, padded(header)), Flush())
+
+
+def _header(kind: type[RegionSector | ChangeSector], address: int, body: bytes, alu: Wwn, after: RegionState) -> bytes:
+    return seal(
+        kind,
         address=address,
-        alu=to_bytes(label.alu),
+        alu=to_bytes(alu),
         generation=after.generation,
         time_ns=after.time_ns,
         epoch=after.epoch,
@@ -145,47 +160,13 @@ def commit(
         body_crc=crc32c(body),
         objects=len(after.objects),
     )
-    steps: list[Step] = [Write(address + BODY_OFFSET, padded(body)), Flush(), Write(address, padded(header)), Flush()]
-    return steps, after
 
 
-def owner(header: bytes, address: int) -> Wwn | None:
-    """Say whose objects lie at ``address``, if any do: for ALUs whose labels are gone.
-
-    A copy without objects is nobody's loss; the claim of a blank ALU, cut short, leaves one.
-    """
-    try:
-        sector = unseal(RegionSector, header, address)
-        return stored_wwn(sector.alu) if sector.objects else None
-    except SectorError:
-        return None
-
-
-def _header(raw: bytes, label: Label, copy: int) -> RegionSector:
-    sector = unseal(RegionSector, raw, label.regions[copy])
-    if sector.alu != to_bytes(label.alu):
-        raise SectorError(Problem.FOREIGN, f"it was written for alu {stored_wwn(sector.alu)}")
-    if sector.body_bytes > capacity(label):
-        raise SectorError(Problem.DAMAGED, f"a body of {sector.body_bytes} bytes where {capacity(label)} have room")
-    return sector
-
-
-def _state(header: RegionSector, body: bytes, copy: int) -> RegionState:
-    body = body[: header.body_bytes]
-    if len(body) < header.body_bytes or crc32c(body) != header.body_crc:
-        raise CorruptError(f"the body does not match the header of generation {header.generation}")
-    objects = records.decode(body)
-    if len(objects) != header.objects:
-        raise CorruptError(f"{len(objects)} objects, its header says {header.objects}")
-    return RegionState(objects, header.generation, header.time_ns, header.epoch, copy)
-
-
-def _broken(where: str, header: RegionSector, text: str, state: RegionState | None) -> Finding:
-    """Tell a write that a crash cut short from a loss: the header is written last, so only the older may not match."""
-    if state is None or header.generation > state.generation:
-        return Finding(Problem.LOST, where, text)
-    return Finding(Problem.UNFINISHED, where, text)
-
-
-def _where(label: Label, copy: int) -> str:
-    return f"object region at byte {label.regions[copy]}"
+def _check_room(objects: Sequence[AnyObject], directory: Directory) -> None:
+    """Refuse what no region could hold as a base, before the log takes it bit by bit."""
+    taken = len(records.encode(objects))
+    if taken > capacity(directory):
+        raise UsageError(
+            f"the {len(objects)} objects of alu {directory.alu} take {taken} bytes, its object region has room for"
+            f" {capacity(directory)}: use another alu, or delete volumes"
+        )

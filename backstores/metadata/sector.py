@@ -9,7 +9,7 @@ newer format from damage.
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import google_crc32c
 
@@ -20,20 +20,23 @@ from backstores.wire import Bits, Bytes, Wire
 from backstores.wwn import Wwn, parse_wwn
 
 SECTOR_BYTES: Final = 512
+SUSID_BYTES: Final = 64
 COUNTER_LIMIT: Final = (1 << 63) - 1  # of generations, epochs and time stamps: far above any real one
 
 
 class Sector(Wire, size=SECTOR_BYTES, order="little"):
     """The fields that all sectors share."""
 
+    VERSIONS: ClassVar[frozenset[int]] = frozenset({FORMAT_VERSION})  # of the format, that have it in this form
+
     magic = Bytes(byte=0, length=8, doc="what the sector is")
-    version = Bits(byte=8, width=16, doc="version of the format, now 1")
+    version = Bits(byte=8, width=16, doc=f"version of the format, now {FORMAT_VERSION}")
     crc = Bits(byte=12, width=32, doc="CRC32C of all 512 bytes, this field taken as zero")
     address = Bits(byte=16, width=64, doc="byte address of this sector on the ALU")
     alu = Bytes(byte=24, length=8, doc="NAA 5 name of the ALU")
     generation = Bits(byte=32, width=64, doc="one more at every write; of two copies the higher is the newer")
     time_ns = Bits(byte=40, width=64, doc="when it was written: ns since 1970 UTC, never running backwards")
-    epoch = Bits(byte=48, width=64, doc="epoch of the writer; zero until there are several (M5)")
+    epoch = Bits(byte=48, width=64, doc="epoch of the writer (M5)")
 
 
 class SectorError(CorruptError):
@@ -80,13 +83,18 @@ def unseal(kind: type[S], raw: bytes, address: int) -> S:
         raise SectorError(Problem.DAMAGED, f"checksum {crc32c(cleared):08x}, written was {sector.crc:08x}")
     if sector.version > FORMAT_VERSION:
         raise SectorError(Problem.NEWER, f"format version {sector.version}, this release knows {FORMAT_VERSION}")
-    if sector.version < FORMAT_VERSION:
-        raise SectorError(Problem.DAMAGED, f"format version {sector.version} never existed")
+    if sector.version not in kind.VERSIONS:
+        raise SectorError(Problem.DAMAGED, f"format version {sector.version} has no such sector")
     if sector.address != address:
         raise SectorError(Problem.MISPLACED, f"it belongs at byte {sector.address}, not at {address}")
     if max(sector.generation, sector.time_ns, sector.epoch) > COUNTER_LIMIT:
         raise SectorError(Problem.DAMAGED, f"generation, time stamp or epoch is past {COUNTER_LIMIT}")
     return sector
+
+
+def version_of(raw: bytes) -> int:
+    """Say which version of the format a sector claims; it is yet to be checked."""
+    return Sector.version.read(raw.ljust(SECTOR_BYTES, b"\0"))
 
 
 def stored_wwn(raw: bytes) -> Wwn:
@@ -99,6 +107,23 @@ def stored_wwn(raw: bytes) -> Wwn:
         return parse_wwn(raw.hex())
     except UsageError as error:
         raise SectorError(Problem.DAMAGED, str(error)) from error
+
+
+def stored_susid(raw: bytes) -> str:
+    """Take a SUSID out of a sector.
+
+    Raises:
+        SectorError: it is none.
+    """
+    susid = raw.rstrip(b"\0").decode("ascii", "replace")
+    if not is_susid(susid):
+        raise SectorError(Problem.DAMAGED, "the susid is not printable ascii")
+    return susid
+
+
+def is_susid(text: str) -> bool:
+    """Say whether a text can be a SUSID."""
+    return 0 < len(text) <= SUSID_BYTES and text.isascii() and text.isprintable()
 
 
 def following(generation: int) -> int:

@@ -1,4 +1,7 @@
-"""What a metadata core asks its shell to do, in order: write here, flush now.
+"""What a metadata core asks its shell to do, in order: read this, write here, flush now.
+
+A core that must read on according to what it has read is a generator of spans: it is sent the bytes of each,
+or is thrown the error that came instead.
 
 All reads and writes are whole, aligned units of 4 KiB, so that they reach a disk with 4096-byte
 sectors without a read first. Only 512 bytes are atomic (M1): what must be atomic lies in the first
@@ -7,10 +10,25 @@ sector of its unit, or in sectors that stand each for itself.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 IO_UNIT: Final = 4096
+ZERO_UNIT: Final = bytes(IO_UNIT)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Read ``length`` bytes from a byte address of the ALU; both are multiples of ``IO_UNIT``."""
+
+    offset: int
+    length: int
+
+
+Reads = Generator[Span, bytes, T]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,36 +3,48 @@
 Everything that is decided lies in the pure modules; here it is only carried out. What this object
 says about an ALU (``label``, ``objects``, ``generation``) changes after the last flush of a commit
 and not before: after a failure, or a cancelled task, it tells the old state, and the next commit
-writes the same copy again.
+first takes back what the failed one may have left.
+
+Every change begins with a look at the fence (``backstores.metadata.mdr``), with all other writers kept out
+until it is done (M5).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar
 
-from backstores.errors import CorruptError, TiergateError
+from backstores.errors import CorruptError, TiergateError, UsageError
+from backstores.metadata import inspection as inspections
 from backstores.metadata import label as labels
-from backstores.metadata import region, signatures
-from backstores.metadata.findings import Finding, Problem
+from backstores.metadata import laying, mdr, region, witness
+from backstores.metadata import table as tables
+from backstores.metadata.copies import Choice
+from backstores.metadata.findings import Finding
 from backstores.metadata.free import free_extents
-from backstores.metadata.inspection import Inspection, Ownership, Traces, with_label, without_label
-from backstores.metadata.label import Copy, Label
-from backstores.metadata.layout import LABEL_ADDRESSES, REGION_ADDRESSES, data_area
-from backstores.metadata.region import CopyImage, RegionState
-from backstores.metadata.steps import IO_UNIT, Step, Write, units
+from backstores.metadata.inspection import Inspection, Ownership
+from backstores.metadata.label import Label
+from backstores.metadata.laying import LaidOut
+from backstores.metadata.layout import FORMAT_VERSION, data_area
+from backstores.metadata.mdr import Directory
+from backstores.metadata.region import RegionState
+from backstores.metadata.steps import Reads, Step, Write
+from backstores.metadata.table import Entry, Key, Table
 from backstores.objects import AnyObject, Extent
 from backstores.wwn import Wwn
 
 Clock = Callable[[], int]
+T = TypeVar("T")
 
 
 class Storage(Protocol):
     """The bytes of an ALU. Offsets and lengths are whole units of 4 KiB, those at the very end excepted.
 
-    All three raise a ``TiergateError`` where the ALU answers with an error.
+    All raise a ``TiergateError`` where the ALU answers with an error.
     """
 
     async def read(self, offset: int, length: int) -> bytes:
@@ -44,6 +56,9 @@ class Storage(Protocol):
     async def flush(self) -> None:
         """Make all that was written before durable."""
 
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Keep all others who ask for the same out meanwhile, those in other processes, too."""
+
 
 async def carry_out(storage: Storage, steps: Iterable[Step]) -> None:
     """Do one step after the other; the first error ends it."""
@@ -54,8 +69,36 @@ async def carry_out(storage: Storage, steps: Iterable[Step]) -> None:
             await storage.flush()
 
 
+async def answer(storage: Storage, reads: Reads[T]) -> T:
+    """Read what a core asks for, until it has decided."""
+    try:
+        span = next(reads)
+        while True:
+            try:
+                raw = await storage.read(span.offset, span.length)
+            except TiergateError as error:
+                span = reads.throw(error)
+            else:
+                span = reads.send(raw)
+    except StopIteration as done:
+        decided: T = done.value
+        return decided
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is known of an owned ALU. ``undo`` takes a commit back of which nobody knows how it ended."""
+
+    label: Label
+    directory: Directory
+    state: RegionState
+    table: Table
+    kept: dict[Key, Entry]
+    undo: tuple[Step, ...] = ()
+
+
 class AluMetadata:
-    """Label and object region of one ALU. ``inspect`` first; then ``commit`` as often as objects change.
+    """The metadata of one ALU. ``inspect`` first; then ``fence`` it, and ``commit`` as often as objects change.
 
     Raises:
         UsageError: the ALU is too small to have metadata.
@@ -67,105 +110,162 @@ class AluMetadata:
         self._storage = storage
         self._now_ns = now_ns
         self._changing = asyncio.Lock()
-        self._label: Label | None = None
-        self._state: RegionState | None = None
+        self._susid = ""
+        self._held: _Held | None = None
 
     @property
     def label(self) -> Label:
         """The label of an ALU that was found to be owned, or that was formatted."""
-        return self._usable()[0]
+        return self._usable().label
+
+    @property
+    def directory(self) -> Directory:
+        """The MDR directory: whose the ALU is, and where its objects lie."""
+        return self._usable().directory
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch that the ALU has seen, as far as it was read: older writers are refused."""
+        return self.directory.epoch
 
     @property
     def objects(self) -> tuple[AnyObject, ...]:
         """The objects on it, as last committed."""
-        return self._usable()[1].objects
+        return self._usable().state.objects
 
     @property
     def generation(self) -> int:
         """The generation of the last commit."""
-        return self._usable()[1].generation
+        return self._usable().state.generation
+
+    @property
+    def table(self) -> Table:
+        """The partition table: the second witness of the objects."""
+        return self._usable().table
 
     @property
     def free(self) -> tuple[Extent, ...]:
-        """The room that is left for partitions."""
-        return free_extents(self.label.data, self.objects)
+        """The room that is left for partitions; what partitions had that were lost is not among it."""
+        held = self._usable()
+        return free_extents(held.label.data, held.state.objects, (entry.extent for entry in held.kept.values()))
 
     async def inspect(self, susid: str) -> Inspection:
         """Look at the ALU and say what it is to the appliance ``susid``; nothing on it changes."""
         async with self._changing:
-            inspection = await self._inspect(susid)
-            owned = inspection.ownership is Ownership.OWNED
-            self._label = inspection.label if owned else None
-            self._state = inspection.state if owned else None
-            return inspection
+            return await self._look(susid)
 
-    async def format(self, susid: str, alu: Wwn) -> None:
+    async def format(self, susid: str, alu: Wwn, epoch: int = 0) -> None:
         """Lay the ALU out afresh, without objects, whatever it held: whoever calls has asked for leave.
 
-        The new object region comes first, into the copy that is not live; then the label, which makes
-        the difference; the live copy of the old region is only overwritten when nothing leads to it.
+        Raises:
+            UsageError: the SUSID or the name can't be stored, or it has this name already.
+            TiergateError: a write or a flush failed; it may be either.
         """
-        async with self._changing:
-            found = await self._inspect(susid)
+        async with self._alone():
+            found = await self._look(susid)
+            laid_out = laying.claim(found, susid, alu, self.size_bytes, self._now_ns(), epoch)
+            await self._lay_out(laid_out, susid)
+
+    async def migrate(self, epoch: int = 0) -> None:
+        """Bring an owned ALU of an older version to this one, in place; one of this version stays as it is.
+
+        Raises:
+            UsageError: something lies where this version has no room for it.
+            TiergateError: a write or a flush failed; it may be either.
+        """
+        async with self._alone():
+            found = await self._look(self._susid)
+            if self._usable().label.version == FORMAT_VERSION:
+                return
+            self.directory.admit(epoch)
             now_ns = self._now_ns()
-            label = labels.renewed(labels.new_label(susid, alu, self.size_bytes), found.choice.newest, now_ns)
-            first, state = region.commit(found.state, (), label, now_ns)
-            second, state = region.commit(state, (), label, now_ns)
-            await carry_out(self._storage, [*first, *labels.commit(label, found.choice.order), *second])
-            self._label, self._state = label, state
+            table = await answer(self._storage, laying.table_before(found, self.size_bytes))
+            await self._lay_out(laying.migrate(found, table, self.size_bytes, now_ns, epoch), self._susid)
+
+    async def fence(self, epoch: int) -> tuple[Finding, ...]:
+        """Take the ALU over, and read again what it holds: no older writer changes that any more.
+
+        Copies of label and MDR directory that are not as they should be are written again. What was found wrong is
+        given back, those copies included.
+
+        Raises:
+            FencedError: it was taken over by a later epoch.
+            TiergateError: it could not be written or read.
+        """
+        async with self._alone():
+            held, choice = await self._admitted(epoch)
+            if held.directory.epoch < epoch or choice.findings:
+                fenced = mdr.renewed(replace(held.directory, epoch=epoch), held.directory, self._now_ns())
+                await carry_out(self._storage, mdr.commit(fenced, choice.order))
+            found = await self._look(self._susid)
+            held = self._usable()
+            if found.choice.findings:
+                label = labels.renewed(replace(held.label, epoch=epoch), held.label, self._now_ns())
+                await carry_out(self._storage, labels.commit(label, found.choice.order))
+                self._held = replace(held, label=label)
+            return (*choice.findings, *found.findings)
 
     async def commit(self, objects: Sequence[AnyObject], epoch: int = 0) -> None:
         """Make these the objects on the ALU: all of them or, after any crash, still the old ones (M6).
 
+        The partition table follows: it has the room of new partitions before they are committed, and of old ones
+        until they are gone. So committing what is there already mends the table.
+
         Raises:
             UsageError: they don't fit, or contradict each other; nothing was written.
-            TiergateError: a write or a flush failed; the old objects still count here.
+            FencedError: a writer of a later epoch has taken the ALU over; nothing was written.
+            TiergateError: a write or a flush failed; ``objects`` says which count here.
         """
-        async with self._changing:
-            label, state = self._usable()
-            steps, after = region.commit(state, objects, label, self._now_ns(), epoch)
-            await carry_out(self._storage, steps)
-            self._state = after
+        async with self._alone():
+            held, _ = await self._admitted(epoch)
+            now_ns = self._now_ns()
+            change = region.commit(held.state, objects, held.directory, held.label.data, now_ns, epoch)
+            reserving = witness.reserving(held.state.objects, change.after.objects, held.kept, held.label.data)
+            before = tables.update(held.table, reserving, held.label, now_ns, epoch)
+            settled = witness.settled(change.after.objects, held.kept, held.label.data)
+            behind = tables.update(before.after, settled, held.label, now_ns, epoch)
+            self._held = held = replace(held, table=before.begun, undo=change.undo)
+            await carry_out(self._storage, (*before.steps, *change.steps))
+            self._held = held = replace(held, table=behind.begun, state=change.after, undo=())
+            await carry_out(self._storage, behind.steps)
+            self._held = replace(held, table=behind.after)
 
-    def _usable(self) -> tuple[Label, RegionState]:
-        if self._label is None or self._state is None:
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        async with self._changing, self._storage.exclusive():
+            yield
+
+    async def _admitted(self, epoch: int) -> tuple[_Held, Choice[Directory]]:
+        """Let a writer of this epoch go on, unless the ALU says that there is a later one (M5)."""
+        held = self._usable()
+        if held.label.version != FORMAT_VERSION:
+            raise UsageError(f"alu {held.label.alu} has format version {held.label.version}: migrate it first")
+        choice = await answer(self._storage, inspections.directory_of(held.label))
+        if choice.winner is None:
+            raise CorruptError("; ".join(map(str, choice.findings)))
+        choice.winner.admit(epoch)
+        await carry_out(self._storage, held.undo)
+        return replace(held, directory=choice.winner, undo=()), choice
+
+    async def _look(self, susid: str) -> Inspection:
+        found = await answer(self._storage, inspections.inspect(susid, self.size_bytes))
+        self._susid = susid
+        self._held = None
+        if found.ownership is Ownership.OWNED:
+            assert found.label is not None
+            assert found.directory is not None
+            assert found.state is not None
+            kept = dict(found.agreement.kept)
+            self._held = _Held(found.label, found.directory, found.state, found.table, kept)
+        return found
+
+    async def _lay_out(self, laid_out: LaidOut, susid: str) -> None:
+        self._held = None
+        await carry_out(self._storage, laid_out.steps)
+        self._susid = susid
+        self._held = _Held(laid_out.label, laid_out.directory, laid_out.state, laid_out.table, {})
+
+    def _usable(self) -> _Held:
+        if self._held is None:
             raise CorruptError("the alu has no metadata that could be used: inspect it, and claim it if it is yours")
-        return self._label, self._state
-
-    async def _inspect(self, susid: str) -> Inspection:
-        choice = labels.choose([await self._label_copy(address) for address in LABEL_ADDRESSES])
-        if choice.label is None:
-            return without_label(choice, await self._traces())
-        images = [await self._region_copy(choice.label, number) for number in (0, 1)]
-        return with_label(choice, choice.label, images, susid, self.size_bytes)
-
-    async def _label_copy(self, address: int) -> Copy:
-        try:
-            return Copy(address, await self._storage.read(address, IO_UNIT))
-        except TiergateError as error:
-            return Copy(address, b"", str(error))
-
-    async def _region_copy(self, label: Label, number: int) -> CopyImage:
-        address = label.regions[number]
-        try:
-            header = await self._storage.read(address, IO_UNIT)
-            length = region.body_length(header, label, number)
-            body = await self._storage.read(address + region.BODY_OFFSET, units(length)) if length else b""
-        except TiergateError as error:
-            return CopyImage(b"", error=str(error))
-        return CopyImage(header, body)
-
-    async def _traces(self) -> Traces:
-        findings: list[Finding] = []
-
-        async def attempt(offset: int, length: int) -> bytes:
-            try:
-                return await self._storage.read(offset, max(0, min(length, self.size_bytes - offset)))
-            except TiergateError as error:
-                findings.append(Finding(Problem.UNREADABLE, f"byte {offset}", str(error)))
-                return b""
-
-        front = await attempt(0, signatures.FRONT_BYTES)
-        tail = await attempt(max(0, self.size_bytes - signatures.TAIL_BYTES), signatures.TAIL_BYTES)
-        headers = [await attempt(address, IO_UNIT) for address in REGION_ADDRESSES]
-        return Traces(front, tail, tuple(headers), tuple(findings))
+        return self._held

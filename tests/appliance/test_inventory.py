@@ -17,12 +17,13 @@ from backstores.alu.base import AluError, AluOp
 from backstores.alu.memory import MemoryDriver
 from backstores.engine.engine import Engine
 from backstores.errors import UsageError
-from backstores.metadata.label import Label, LabelSector, build, new_label
-from backstores.metadata.layout import LABEL_ADDRESSES, REGION_ADDRESSES
-from backstores.metadata.sector import SECTOR_BYTES, crc32c
+from backstores.metadata.label import LabelSector, build, new_label
+from backstores.metadata.layout import FRONT_LABELS, SMALL
+from backstores.metadata.sector import SECTOR_BYTES
 from backstores.objects import MIB
 from backstores.wwn import new_device_wwn
 from tests.support.memory_alus import MemoryEngine
+from tests.support.metadata import resealed
 
 SUSID = "ours"
 SIZE = 16 * MIB
@@ -68,7 +69,7 @@ def foreign(path: Path) -> None:
 def damaged(path: Path) -> None:
     claimed_by(SUSID, path)
     with path.open("r+b") as handle:
-        for address in REGION_ADDRESSES:
+        for address in SMALL.regions:
             handle.seek(address)
             handle.write(b"!" * SECTOR_BYTES)
 
@@ -76,21 +77,17 @@ def damaged(path: Path) -> None:
 def newer(path: Path) -> None:
     """Make a file with the label of a later version, under a checksum that is right."""
     blank(path)
-    label: Label = new_label(SUSID, new_device_wwn(), SIZE)
+    label = new_label(new_device_wwn(), SIZE)
     with path.open("r+b") as handle:
-        for address in LABEL_ADDRESSES:
-            raw = bytearray(build(label, address))
-            for field, value in ((LabelSector.FIELDS["version"], 9), (LabelSector.crc, 0)):
-                raw[field.byte : field.end] = value.to_bytes(field.end - field.byte, "little")
-            raw[LabelSector.crc.byte : LabelSector.crc.end] = crc32c(bytes(raw)).to_bytes(4, "little")
+        for address in FRONT_LABELS:
             handle.seek(address)
-            handle.write(raw)
+            handle.write(resealed(build(label, address), LabelSector, version=9))
 
 
 HOLDING = {
     "data": (ext4, AluState.BLANK, "holds data: ext2, ext3 or ext4"),
     "another-appliance": (foreign, AluState.FOREIGN, "claimed by appliance theirs"),
-    "damage": (damaged, AluState.DAMAGED, "neither copy of its object region can be read"),
+    "damage": (damaged, AluState.DAMAGED, "neither of its object regions can be read"),
 }
 
 
@@ -276,7 +273,7 @@ def test_a_blank_file_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_a_label_copy_that_is_damaged_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     claimed_by(SUSID, tmp_path / "a.img")
     with (tmp_path / "a.img").open("r+b") as handle:
-        handle.seek(LABEL_ADDRESSES[0] + 100)
+        handle.seek(FRONT_LABELS[0] + 100)
         handle.write(b"!")
 
     async def scenario(inventory: Inventory) -> None:

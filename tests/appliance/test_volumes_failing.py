@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -14,18 +14,33 @@ from backstores.alu.base import AluOp
 from backstores.alu.memory import MemoryDriver
 from backstores.block import Op, Request
 from backstores.errors import TiergateError, UsageError
-from backstores.metadata.layout import DATA_START, REGION_ADDRESSES, REGION_BYTES
+from backstores.metadata.layout import SMALL
 from backstores.objects import MIB, AnyObject, LegState, MirrorObject
 from backstores.wwn import Wwn
 from tests.support.memory_alus import PATHS, Disks, Site, blank_disks, site, started
 
 Fault = Callable[[MemoryDriver], object]
-FIRST, SECOND = REGION_ADDRESSES  # the copies of the object region take turns: the first round meets the first
+REGIONS = range(SMALL.regions[0], SMALL.regions[1] + SMALL.region_bytes)
+WRITES_OF_A_ROUND = 2  # of a commit into the object region: the body, and then the header
 GROWN = 3 * MIB
 
 
-def region(address: int, times: int | None, number: int = errno.EIO) -> Fault:
-    return lambda disk: disk.fail(AluOp.WRITE, number, offset=address, length=REGION_BYTES, times=times)
+def commits(rounds: int, times: int | None, number: int = errno.EIO) -> Fault:
+    """Let an ALU take the commits of so many rounds, and then fail at writes to its object region."""
+
+    def apply(disk: MemoryDriver) -> None:
+        left = iter(range(rounds * WRITES_OF_A_ROUND))
+        real = disk.writev
+
+        async def writev(views: Sequence[memoryview], offset: int, durable: bool) -> int:
+            if offset in REGIONS and next(left, None) is None:
+                disk.writev = real  # type: ignore[method-assign]
+                disk.fail(AluOp.WRITE, number, offset=REGIONS.start, length=len(REGIONS), times=times)
+            return await real(views, offset, durable)
+
+        disk.writev = writev  # type: ignore[method-assign]
+
+    return apply
 
 
 def full(disk: MemoryDriver) -> None:
@@ -34,12 +49,12 @@ def full(disk: MemoryDriver) -> None:
 
 FAULTS: dict[str, Fault] = {
     "discard": lambda disk: disk.fail(AluOp.DISCARD),
-    "bitmap": lambda disk: disk.fail(AluOp.WRITE, offset=DATA_START),
+    "bitmap": lambda disk: disk.fail(AluOp.WRITE, offset=SMALL.data_start),
     "no-space": full,
-    "first-commit": region(FIRST, None),
-    "first-commit-once": region(FIRST, 1),
-    "second-commit": region(SECOND, None),
-    "second-commit-once": region(SECOND, 1),
+    "first-commit": commits(0, None),
+    "first-commit-once": commits(0, 1),
+    "second-commit": commits(1, None),
+    "second-commit-once": commits(1, 1),
     "flush": lambda disk: disk.fail(AluOp.FLUSH),
 }
 
@@ -62,11 +77,12 @@ def dying(flushes: int) -> Fault:
     return apply
 
 
-FAULTS |= {f"dies-at-flush-{number}": dying(number) for number in range(4)}  # two rounds, each of two flushes
+FAULTS |= {f"dies-at-flush-{number}": dying(number) for number in range(6)}  # two rounds of two, two of the table
 
 
 def mend(disk: MemoryDriver) -> None:
-    vars(disk).pop("sync", None)
+    for patched in ("sync", "writev"):
+        vars(disk).pop(patched, None)
     disk.mend()
     disk.room_bytes = None
 
@@ -136,9 +152,7 @@ def test_a_volume_that_could_not_grow_may_grow_later(way: str) -> None:
         disks = blank_disks()
         async with started(disks) as found:
             known = await found.volumes.create(found.tree())
-            region(FIRST, 2, errno.ENOSPC)(
-                disks["a2"]
-            )  # the second round of the growth, and once more when it is taken back
+            commits(1, 2, errno.ENOSPC)(disks["a2"])  # the second round, and once more when it is taken back
             with pytest.raises(TiergateError):
                 await grow(found, known.head.wwn)
             mend(disks["a2"])
@@ -176,7 +190,7 @@ def leg_states(objects: tuple[AnyObject, ...]) -> list[LegState]:
 
 async def fail_a_write(disks: Disks, found: Site, objects: tuple[AnyObject, ...]) -> None:
     """Let a1, a leg of the first mirror, refuse what a host writes, and take metadata as before."""
-    fault = disks["a1"].fail(AluOp.WRITE, offset=DATA_START)
+    fault = disks["a1"].fail(AluOp.WRITE, offset=SMALL.data_start)
     [known] = found.volumes.known.values()
     assert known.served is not None
     for lba in (0, 128):
@@ -231,7 +245,7 @@ def test_an_alu_that_fails_a_commit_is_failed_until_one_succeeds() -> None:
     async def scenario() -> None:
         disks = blank_disks()
         async with started(disks) as found:
-            region(FIRST, None)(disks["a0"])
+            commits(0, None)(disks["a0"])
             with pytest.raises(TiergateError):
                 await found.volumes.create(found.tree())
             [status] = [status for status in found.statuses() if status.state is AluState.FAILED]
@@ -302,7 +316,7 @@ def test_no_space_is_no_fault_of_the_alu() -> None:
     async def scenario() -> None:
         disks = blank_disks()
         async with started(disks) as found:
-            region(FIRST, None, errno.ENOSPC)(disks["a0"])
+            commits(0, None, errno.ENOSPC)(disks["a0"])
             with pytest.raises(TiergateError, match="No space left"):
                 await found.volumes.create(found.tree())
             assert {status.state for status in found.statuses()} == {AluState.OWNED}

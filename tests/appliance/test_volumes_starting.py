@@ -8,7 +8,7 @@ import pytest
 
 from backstores.alu.base import AluOp
 from backstores.block import Op, Request
-from backstores.metadata.layout import DATA_START
+from backstores.metadata.layout import SMALL
 from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject
 from tests.support.memory_alus import PATHS, Disks, Site, blank_disks, started
 
@@ -52,7 +52,7 @@ def test_a_leg_that_takes_no_bitmap_at_start_costs_the_mirror_that_leg(path: str
     async def scenario() -> None:
         disks = blank_disks()
         await made(disks)
-        fault = disks[path].fail(AluOp.WRITE, offset=DATA_START)
+        fault = disks[path].fail(AluOp.WRITE, offset=SMALL.data_start)
         async with started(disks) as found:
             assert found.states() == {"v": "degraded"}
             assert leg_states(found).count(LegState.FAILED) == 1
@@ -69,7 +69,7 @@ def test_a_mirror_of_which_no_leg_takes_the_bitmap_stays_off_line() -> None:
         disks = blank_disks()
         await made(disks)
         for disk in disks.values():
-            disk.fail(AluOp.WRITE, offset=DATA_START)
+            disk.fail(AluOp.WRITE, offset=SMALL.data_start)
         async with started(disks) as found:
             assert found.states() == {"v": "off line"}
             assert "dirty-region bitmap" in found.volumes.status()[0].detail
@@ -103,7 +103,7 @@ def test_a_bitmap_that_can_not_be_read_counts_as_all_dirty() -> None:
 async def without_a_leg(disks: Disks, path: str) -> None:
     """Make the volume, and let it lose the leg on an ALU."""
     await made(disks)
-    fault = disks[path].fail(AluOp.WRITE, offset=DATA_START)
+    fault = disks[path].fail(AluOp.WRITE, offset=SMALL.data_start)
     async with started(disks) as found:
         assert leg_states(found).count(LegState.FAILED) == 1
     disks[path].mend(fault)

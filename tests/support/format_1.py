@@ -1,23 +1,19 @@
 """An ALU as format version 1 writes it, kept for later releases to read and to migrate.
 
-The fixture was made once by ``python -m tests.support.format_1 > tests/fixtures/alu-format-1.bin``. It
-is never made anew: what disks in the field hold does not change with our code.
+The fixture was made by the last release that wrote version 1. It is never made anew: what disks in the field
+hold does not change with our code.
 """
 
 from __future__ import annotations
 
-import asyncio
 import lzma
-import sys
 from pathlib import Path
 from typing import Final
 
-from backstores.metadata.bitmap import Geometry, Loaded, Place, Stamp
-from backstores.metadata.dirty import DirtyRegions
-from backstores.metadata.store import AluMetadata, carry_out
+from backstores.metadata.bitmap import Geometry
 from backstores.objects import AnyObject, ConcatObject
-from tests.support.metadata import ALU, OTHER_ALU, SIZE, SUSID, clock, mirror, name, partition, stripe, volume
-from tests.support.recording import RecordingStorage, put, read
+from tests.support.metadata import OTHER_ALU, mirror, name, partition, stripe, volume
+from tests.support.recording import RecordingStorage, put
 
 FIXTURE: Final = Path(__file__).parents[1] / "fixtures" / "alu-format-1.bin"
 LEG: Final = partition(5, 8, bitmap=9)
@@ -46,20 +42,3 @@ def storage_of(raw: bytes) -> RecordingStorage:
 def fixture() -> RecordingStorage:
     """Read the fixture."""
     return storage_of(lzma.decompress(FIXTURE.read_bytes()))
-
-
-async def make() -> bytes:
-    """Write an ALU with two commits and a bitmap."""
-    storage = RecordingStorage(SIZE)
-    metadata = AluMetadata(storage, SIZE, clock())
-    await metadata.format(SUSID, ALU)
-    await metadata.commit(OBJECTS[-2:])
-    await metadata.commit(OBJECTS)
-    batch = DirtyRegions(GEOMETRY, Loaded(DIRTY, Stamp(6, 1_700_000_000_000_000_000))).next_batch(0)
-    assert batch is not None
-    await carry_out(storage, batch.writes(Place.of(LEG)))
-    return read(storage.image, 0, SIZE)
-
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(lzma.compress(asyncio.run(make())))

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
-from backstores.metadata.label import LabelSector
-from backstores.metadata.sector import SECTOR_BYTES, crc32c
+from backstores.metadata.label import new_label
+from backstores.metadata.layout import SMALL
+from backstores.metadata.mdr import Directory
+from backstores.metadata.sector import SECTOR_BYTES, Sector, crc32c
+from backstores.metadata.steps import Reads, Step, Write
 from backstores.objects import MIB, Extent, Leg, LegState, MirrorObject, PartitionObject, StripeObject, VolumeObject
 from backstores.wwn import Wwn, new_device_wwn, new_object_wwn
+from tests.support.recording import SECTOR, Image, StorageFailed, put, read
+
+T = TypeVar("T")
 
 SUSID = "tiergate-test"
 SIZE = 16 * MIB
 ALU = new_device_wwn(lambda bits: 1)
 OTHER_ALU = new_device_wwn(lambda bits: 2)
+LABEL = new_label(ALU, SIZE)
+DIRECTORY = Directory(SUSID, ALU, SMALL.regions, SMALL.region_bytes)
 
 
 def name(number: int) -> Wwn:
@@ -65,11 +74,45 @@ def volume(number: int, root: int, *, called: str = "db", generation: int = 1) -
     )
 
 
-def resealed(raw: bytes, field: str, value: int) -> bytes:
-    """Forge a field of a label under a checksum that is right."""
+def resealed(raw: bytes, kind: type[Sector], **values: int) -> bytes:
+    """Forge numbers of a sector under a checksum that is right."""
     forged = bytearray(raw[:SECTOR_BYTES])
-    crc = LabelSector.crc
-    for at, number in ((LabelSector.FIELDS[field], value), (crc, 0)):
-        forged[at.byte : at.end] = number.to_bytes(at.end - at.byte, "little")
-    forged[crc.byte : crc.end] = crc32c(bytes(forged)).to_bytes(4, "little")
+    for name, value in {**values, "crc": 0}.items():
+        at = kind.FIELDS[name]
+        forged[at.byte : at.end] = value.to_bytes(at.end - at.byte, "little")
+    forged[kind.crc.byte : kind.crc.end] = crc32c(bytes(forged)).to_bytes(4, "little")
     return bytes(forged)
+
+
+def answered(reads: Reads[T], image: Image, unreadable: Iterable[int] = ()) -> T:
+    """Answer what a core reads from an image; the sectors at ``unreadable`` addresses give errors."""
+    broken = set(unreadable)
+    try:
+        span = next(reads)
+        while True:
+            if any(span.offset <= at < span.offset + span.length for at in broken):
+                span = reads.throw(StorageFailed("input/output error"))
+            else:
+                span = reads.send(read(image, span.offset, span.length))
+    except StopIteration as done:
+        decided: T = done.value
+        return decided
+
+
+def wrote(image: Image, steps: Iterable[Step]) -> Image:
+    """Give an image with all steps carried out."""
+    after = dict(image)
+    for step in steps:
+        if isinstance(step, Write):
+            put(after, step.offset, step.data)
+    return after
+
+
+def flipped(image: Image, address: int, mask: int = 0x20) -> Image:
+    """Give an image with a byte changed."""
+    first = address // SECTOR * SECTOR
+    raw = bytearray(read(image, first, SECTOR))
+    raw[address - first] ^= mask
+    after = dict(image)
+    put(after, first, bytes(raw))
+    return after

@@ -7,9 +7,11 @@ sector, whatever the order. A sector of 512 bytes is old or new, never mixed (M1
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from backstores.errors import TiergateError
@@ -43,6 +45,11 @@ class RecordingStorage:
     events: list[Event] = field(default_factory=list)
     unreadable: set[int] = field(default_factory=set)  # sectors that answer with an error
     fail_after: int | None = None
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Keep the others who use this disk out."""
+        return self.alone
 
     async def read(self, offset: int, length: int) -> bytes:
         """Read, as a driver would: whole sectors."""
@@ -85,8 +92,12 @@ def read(image: Image, offset: int, length: int) -> bytes:
     """Take bytes out of an image."""
     first, skip = divmod(offset, SECTOR)
     last = -(-(offset + length) // SECTOR)
-    raw = b"".join(image.get(number, bytes(SECTOR)) for number in range(first, last))
-    return raw[skip : skip + length]
+    there = range(first, last) if last - first < len(image) else [n for n in image if first <= n < last]
+    raw = bytearray((last - first) * SECTOR)
+    for number in there:
+        if number in image:
+            raw[(number - first) * SECTOR : (number - first + 1) * SECTOR] = image[number]
+    return bytes(raw[skip : skip + length])
 
 
 def put(image: Image, offset: int, data: bytes) -> None:
@@ -114,7 +125,7 @@ def crash_states(start: Image, events: list[Event]) -> Iterator[tuple[int, Image
             continue
         pending.append(event)
         seen: set[frozenset[tuple[int, bytes]]] = set()
-        for chosen in _combinations(pending):
+        for chosen in _combinations([_at_stake(durable, write, pending) for write in pending]):
             image = dict(durable)
             for write, sectors in zip(pending, chosen, strict=True):
                 assert write.offset is not None
@@ -126,8 +137,23 @@ def crash_states(start: Image, events: list[Event]) -> Iterator[tuple[int, Image
                 yield number, image
 
 
-def _combinations(pending: list[Event]) -> list[tuple[tuple[int, ...], ...]]:
-    choices = [_subsets(len(write.data) // SECTOR) for write in pending]
+def _at_stake(durable: Image, write: Event, pending: list[Event]) -> tuple[int, ...]:
+    """Number those sectors of a write for which it matters whether they have reached the disk."""
+    assert write.offset is not None
+    first = write.offset // SECTOR
+    others = [other for other in pending if other is not write]
+    return tuple(
+        sector
+        for sector in range(len(write.data) // SECTOR)
+        if read(durable, write.offset + sector * SECTOR, SECTOR) != write.data[sector * SECTOR : (sector + 1) * SECTOR]
+        or any(
+            o.offset is not None and 0 <= first + sector - o.offset // SECTOR < len(o.data) // SECTOR for o in others
+        )
+    )
+
+
+def _combinations(pending: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
+    choices = [_subsets(sectors) for sectors in pending]
     total = 1
     for choice in choices:
         total *= len(choice)
@@ -140,9 +166,9 @@ def _combinations(pending: list[Event]) -> list[tuple[tuple[int, ...], ...]]:
     return combinations
 
 
-def _subsets(sectors: int) -> list[tuple[int, ...]]:
+def _subsets(everything: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Give the parts of a write that may have reached the disk: the first is nothing, the last is all."""
-    everything = tuple(range(sectors))
+    sectors = len(everything)
     if sectors <= SUBSETS_OF_A_WRITE:
         return [c for size in range(sectors + 1) for c in itertools.combinations(everything, size)]
     dice = random.Random(sectors)

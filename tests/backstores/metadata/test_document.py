@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backstores.metadata.bitmap import BitmapSector
-from backstores.metadata.document import document
-from backstores.metadata.label import LabelSector
-from backstores.metadata.layout import AREAS, DATA_START
-from backstores.metadata.region import RegionSector
+from backstores.metadata.document import FORMATS, document
+from backstores.metadata.layout import AREAS, SMALL, TAIL_BYTES, label_addresses, table_addresses
 from backstores.metadata.sector import Sector
 
 DOCS = Path(__file__).parents[3] / "docs" / "metadata-format.md"
@@ -24,10 +21,16 @@ def test_description_is_up_to_date() -> None:
 def test_areas_follow_each_other_without_gap() -> None:
     assert AREAS[0].start == 0
     assert all(before.end == after.start for before, after in itertools.pairwise(AREAS))
-    assert (AREAS[-1].start, AREAS[-1].end) == (DATA_START, None)
+    assert (AREAS[-1].start, AREAS[-1].end) == (SMALL.data_start, None)
 
 
-@pytest.mark.parametrize("kind", [LabelSector, RegionSector, BitmapSector])
+def test_the_end_has_room_for_its_copies() -> None:
+    """R1: label and partition table lie twice at the end, behind each other, whatever its size."""
+    tables, labels = table_addresses(0)[2:], label_addresses(0)[2:]
+    assert -TAIL_BYTES <= tables[0] < tables[1] < labels[0] < labels[1] < 0
+
+
+@pytest.mark.parametrize("kind", [kind for _, kind in FORMATS if issubclass(kind, Sector)])
 def test_all_sectors_share_the_first_fields(kind: type[Sector]) -> None:
     """Magic number, version and checksum lie where every version of the format finds them."""
     shared = {(f.first_bit, f.width, name) for name, f in Sector.FIELDS.items()}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from backstores.metadata import mdr
 from backstores.metadata.findings import Problem
 from backstores.metadata.inspection import Inspection, Ownership
-from backstores.metadata.label import build, new_label, renewed
-from backstores.metadata.layout import LABEL_ADDRESSES
+from backstores.metadata.label import LabelSector, build, renewed
+from backstores.metadata.layout import FRONT_LABELS, MDR_ADDRESSES, label_addresses
 from backstores.metadata.signatures import FRONT_BYTES, SIGNATURES, TAIL_BYTES, Signature, names
 from backstores.metadata.store import AluMetadata
-from tests.support.metadata import ALU, SIZE, SUSID, clock, resealed
+from tests.support.metadata import ALU, DIRECTORY, LABEL, SIZE, SUSID, clock, partition, resealed
 from tests.support.recording import SECTOR, RecordingStorage, put, read
 
 
@@ -60,29 +62,88 @@ def test_every_signature_lies_where_one_looks() -> None:
     assert names(b"", b"") == ()
 
 
-def label_at(number: int, susid: str = SUSID) -> tuple[int, bytes]:
-    label = renewed(new_label(susid, ALU, SIZE), None, 5)
-    address = LABEL_ADDRESSES[number]
-    return address, build(label, address)
+def label_at(number: int) -> tuple[int, bytes]:
+    address = label_addresses(SIZE)[number]
+    return address, build(renewed(LABEL, None, 5), address)
+
+
+def directory_at(number: int, susid: str = SUSID) -> tuple[int, bytes]:
+    address = MDR_ADDRESSES[number]
+    return address, mdr.build(replace(DIRECTORY, susid=susid, generation=1), address)
 
 
 def test_a_newer_version_is_refused_with_its_number() -> None:
     address, raw = label_at(1)
-    inspection = inspected(holding(label_at(0), (address, resealed(raw, "version", 9))))
+    inspection = inspected(holding(label_at(0), (address, resealed(raw, LabelSector, version=9))))
     assert inspection.ownership is Ownership.NEWER
     assert "version 9" in inspection.detail
 
 
-def test_a_label_without_region_is_damaged() -> None:
+def test_a_label_without_mdr_directory_is_damaged() -> None:
+    """R2: without a SUSID nobody can say whose it is."""
     inspection = inspected(holding(label_at(0), label_at(1)))
+    assert inspection.ownership is Ownership.DAMAGED
+    assert "MDR directory" in inspection.detail
+
+
+def test_a_label_without_region_is_damaged() -> None:
+    inspection = inspected(holding(label_at(0), directory_at(1)))
     assert inspection.ownership is Ownership.DAMAGED
     assert "object region" in inspection.detail
 
 
 def test_a_foreign_label_without_region_is_foreign_all_the_same() -> None:
-    inspection = inspected(holding(label_at(0, "another"), label_at(1, "another")))
+    inspection = inspected(holding(label_at(0), directory_at(0, "another"), directory_at(1, "another")))
     assert inspection.ownership is Ownership.FOREIGN
     assert "another" in inspection.detail
+    assert inspection.susid == "another"
+
+
+def claimed(size: int = SIZE) -> RecordingStorage:
+    storage = RecordingStorage(size)
+    metadata = AluMetadata(storage, size, clock())
+    asyncio.run(metadata.format(SUSID, ALU))
+    asyncio.run(metadata.commit((partition(1, 8),)))
+    return storage
+
+
+@pytest.mark.parametrize("kept", range(4), ids="ABCD")
+def test_any_one_label_is_enough(kept: int) -> None:
+    """R1: two in front, two at the end; what is gone is told."""
+    storage = claimed()
+    gone = [address for number, address in enumerate(label_addresses(SIZE)) if number != kept]
+    for address in gone:
+        put(storage.image, address, bytes(SECTOR))
+    inspection = inspected(storage)
+    assert inspection.ownership is Ownership.OWNED
+    assert inspection.label is not None
+    assert [finding.where for finding in inspection.findings] == [f"label at byte {address}" for address in gone]
+
+
+def test_the_front_overwritten_is_no_loss_of_the_label() -> None:
+    """R1: a partitioning tool that takes the first MiB leaves the copies at the end."""
+    storage = claimed()
+    put(storage.image, 0, b"\x55" * (1 << 20))
+    inspection = inspected(storage)
+    assert inspection.ownership is Ownership.DAMAGED
+    assert inspection.label is not None
+    assert inspection.label.alu == ALU
+
+
+def test_an_alu_that_has_grown_still_has_four_labels() -> None:
+    """They lie where its end was when it was claimed."""
+    storage = claimed()
+    storage.size_bytes += 1 << 20
+    inspection = inspected(storage)
+    assert inspection.ownership is Ownership.OWNED
+    assert inspection.findings == ()
+
+
+def test_a_claim_cut_short_before_its_label_leaves_a_blank_alu_blank() -> None:
+    """R2: it can be claimed again without force."""
+    assert inspected(holding(directory_at(0))).ownership is Ownership.BLANK
+    assert inspected(holding(directory_at(0), (MDR_ADDRESSES[0] + 512, b"x"))).ownership is Ownership.BLANK
+    assert inspected(holding(directory_at(0), (MDR_ADDRESSES[0] - 512, b"x"))).ownership is Ownership.DATA
 
 
 @pytest.mark.parametrize("at", [9, 20, 100, 511], ids=["version", "address", "susid", "last"])
@@ -92,7 +153,7 @@ def test_broken_labels_are_damaged_not_blank(at: int) -> None:
     assert inspected(holding((address, broken))).ownership is Ownership.DAMAGED
 
 
-@pytest.mark.parametrize("offset", [0, LABEL_ADDRESSES[0], 1 << 20, SIZE - 512], ids=str)
+@pytest.mark.parametrize("offset", [0, FRONT_LABELS[0], 1 << 20, SIZE - 512], ids=str)
 def test_an_alu_that_cannot_be_read_is_not_blank(offset: int) -> None:
     storage = RecordingStorage(SIZE)
     storage.unreadable.add(offset // SECTOR)

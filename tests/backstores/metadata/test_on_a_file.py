@@ -11,7 +11,7 @@ import pytest
 from backstores.engine.engine import Engine
 from backstores.engine.storage import DriverStorage
 from backstores.metadata.inspection import Ownership
-from backstores.metadata.layout import LABEL_ADDRESSES
+from backstores.metadata.layout import FRONT_LABELS
 from backstores.metadata.store import AluMetadata
 from tests.support.metadata import ALU, SIZE, SUSID, partition, volume
 
@@ -55,6 +55,6 @@ def test_a_file_with_a_lost_label_is_still_found(tmp_path: Path) -> None:
     path = tmp_path / "disk0.img"
     on_file(path, claim_and_commit, direct=None)
     with path.open("r+b") as file:
-        file.seek(LABEL_ADDRESSES[0])
+        file.seek(FRONT_LABELS[0])
         file.write(bytes(512))
     on_file(path, find_objects, direct=None)

@@ -27,7 +27,7 @@ def test_checksum_is_castagnoli() -> None:
 
 def test_a_sealed_sector_opens() -> None:
     sector = unseal(LabelSector, sealed(), ADDRESS)
-    assert (sector.version, sector.generation, sector.time_ns, sector.epoch) == (1, 7, 9, 0)
+    assert (sector.version, sector.generation, sector.time_ns, sector.epoch) == (2, 7, 9, 0)
 
 
 def test_every_flipped_bit_is_noticed() -> None:
@@ -47,12 +47,13 @@ def test_every_flipped_bit_is_noticed() -> None:
         (sealed()[:511], ADDRESS, Problem.DAMAGED),
         (bytes(512), ADDRESS, Problem.ABSENT),
         (sealed(), 8192, Problem.MISPLACED),
-        (resealed(sealed(), "version", 2), ADDRESS, Problem.NEWER),
-        (resealed(sealed(), "version", 0), ADDRESS, Problem.DAMAGED),
+        (resealed(sealed(), LabelSector, version=3), ADDRESS, Problem.NEWER),
+        (resealed(sealed(), LabelSector, version=0), ADDRESS, Problem.DAMAGED),
+        (resealed(sealed(), LabelSector, version=1), ADDRESS, Problem.DAMAGED),
         (sealed(generation=COUNTER_LIMIT + 1), ADDRESS, Problem.DAMAGED),
         (sealed(time_ns=COUNTER_LIMIT + 1), ADDRESS, Problem.DAMAGED),
     ],
-    ids=["nothing", "short", "zeros", "elsewhere", "version-2", "version-0", "generation", "time"],
+    ids=["nothing", "short", "zeros", "elsewhere", "version-3", "version-0", "version-1", "generation", "time"],
 )
 def test_what_is_refused_and_why(raw: bytes, address: int, problem: Problem) -> None:
     with pytest.raises(SectorError) as caught:
@@ -62,7 +63,7 @@ def test_what_is_refused_and_why(raw: bytes, address: int, problem: Problem) -> 
 
 def test_a_newer_version_is_refused_with_its_number() -> None:
     with pytest.raises(SectorError, match="version 300"):
-        unseal(LabelSector, resealed(sealed(), "version", 300), ADDRESS)
+        unseal(LabelSector, resealed(sealed(), LabelSector, version=300), ADDRESS)
 
 
 def test_other_kinds_of_sectors_are_not_taken() -> None:

@@ -9,9 +9,12 @@ import pytest
 from backstores.errors import CorruptError, TiergateError, UsageError
 from backstores.metadata.inspection import Ownership
 from backstores.metadata.label import build, new_label, renewed
-from backstores.metadata.layout import LABEL_ADDRESSES, REGION_ADDRESSES
+from backstores.metadata.layout import FRONT_LABELS, MDR_ADDRESSES, SMALL, label_addresses
+from backstores.metadata.mdr import FencedError
 from backstores.metadata.store import AluMetadata
+from backstores.metadata.table import EntryState
 from backstores.objects import MIB, Extent
+from backstores.wwn import new_device_wwn
 from tests.support.metadata import ALU, OTHER_ALU, SIZE, SUSID, clock, partition, volume
 from tests.support.recording import SECTOR, RecordingStorage, StorageFailed, put
 
@@ -93,34 +96,51 @@ def test_claim_of_a_foreign_alu_makes_it_ours_and_empty() -> None:
     assert opened(storage)[1] is Ownership.FOREIGN
 
 
-@pytest.mark.parametrize("copy", [0, 1], ids=["label-a", "label-b"])
+@pytest.mark.parametrize("address", [*FRONT_LABELS, *MDR_ADDRESSES])
 @pytest.mark.parametrize("unreadable", [False, True], ids=["zeroed", "unreadable"])
-def test_one_label_copy_is_enough(copy: int, unreadable: bool) -> None:
-    """R1: the label is duplicated."""
+def test_one_copy_is_enough(address: int, unreadable: bool) -> None:
+    """R1, R2: label and MDR directory are duplicated."""
     storage, _ = claimed()
     if unreadable:
-        storage.unreadable.add(LABEL_ADDRESSES[copy] // SECTOR)
+        storage.unreadable.add(address // SECTOR)
     else:
-        put(storage.image, LABEL_ADDRESSES[copy], bytes(SECTOR))
+        put(storage.image, address, bytes(SECTOR))
     assert opened(storage)[1] is Ownership.OWNED
 
 
-def test_one_region_copy_is_enough_and_the_other_is_written_next() -> None:
+def test_a_damaged_log_is_told_and_the_next_commit_starts_anew() -> None:
+    """What was committed before the damage counts; the next commit goes into the other region."""
     storage, metadata = claimed()
     asyncio.run(metadata.commit((partition(1, 8),)))
-    asyncio.run(metadata.commit((partition(1, 8), partition(2, 9))))
-    assert metadata.generation == 4  # two of the format; the live copy is B
-    storage.unreadable.add(REGION_ADDRESSES[0] // SECTOR)
+    live = SMALL.regions[1]
+    assert metadata.generation == 3  # two of the format; the live region is B, its first change behind a small base
+    put(storage.image, live + 8192, b"\xff" * SECTOR)
     again, ownership = opened(storage)
     assert ownership is Ownership.OWNED
-    assert len(again.objects) == 2
-    storage.unreadable.clear()
+    assert again.objects == ()
+    assert [entry.state for entry in again.table.entries] == [EntryState.IN_USE]
     storage.events.clear()
-    asyncio.run(again.commit(()))
-    assert {event.offset for event in storage.events} == {REGION_ADDRESSES[0], REGION_ADDRESSES[0] + 4096, None}
+    asyncio.run(again.commit((volume(2, 1),)))
+    assert SMALL.regions[0] in {event.offset for event in storage.events}
+    assert opened(storage)[0].objects == (volume(2, 1),)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2, 3], ids=["body", "first-flush", "header", "last-flush"])
+def test_the_room_of_partitions_that_were_lost_is_given_to_nobody() -> None:
+    """R8: the partition table is the second witness: what it alone knows of stays taken, after a restart, too."""
+    storage, metadata = claimed()
+    asyncio.run(metadata.commit((partition(1, 8),)))
+    put(storage.image, SMALL.regions[1] + 8192, b"\xff" * SECTOR)
+    for _ in range(2):
+        again, _ = opened(storage)
+        assert again.free == (Extent(9 * MIB, SIZE - 10 * MIB),)
+        asyncio.run(again.commit((volume(2, again.generation),)))
+        assert [entry.state for entry in again.table.entries] == [EntryState.LOST]
+
+
+STEPS = ["table-a", "table-c", "table-flush", "table-b", "table-d", "body", "first-flush", "header", "last-flush"]
+
+
+@pytest.mark.parametrize("steps", range(len(STEPS)), ids=STEPS)
 def test_a_failed_commit_leaves_the_old_objects_and_the_next_one_works(steps: int) -> None:
     storage, metadata = claimed()
     old = (partition(1, 8),)
@@ -133,7 +153,40 @@ def test_a_failed_commit_leaves_the_old_objects_and_the_next_one_works(steps: in
     new = (*old, partition(3, 10))
     asyncio.run(metadata.commit(new))
     assert metadata.objects == new
-    assert opened(storage)[0].objects == new
+    again, _ = opened(storage)
+    assert again.objects == new
+    assert again.table == metadata.table
+    assert {entry.state for entry in again.table.entries} == {EntryState.IN_USE}
+
+
+@pytest.mark.parametrize("steps", range(4), ids=["a", "c", "flush", "b"])
+def test_a_failure_behind_the_commit_point_leaves_the_new_objects(steps: int) -> None:
+    """The table lags behind then, and the next commit mends it, though nothing else changes."""
+    storage, metadata = claimed()
+    storage.fail_after = len(STEPS) + steps
+    new = (partition(1, 8),)
+    with pytest.raises(StorageFailed):
+        asyncio.run(metadata.commit(new))
+    assert metadata.objects == new
+    storage.fail_after = None
+    asyncio.run(metadata.commit(new))
+    again, _ = opened(storage)
+    assert (again.objects, again.table) == (new, metadata.table)
+    assert [entry.state for entry in again.table.entries] == [EntryState.IN_USE]
+
+
+def test_what_a_failed_commit_left_is_taken_back_before_anything_else() -> None:
+    """Its header may be on the disk: going on over its body would look like damage after the next crash."""
+    storage, metadata = claimed()
+    storage.fail_after = 3
+    with pytest.raises(StorageFailed):
+        asyncio.run(metadata.commit((volume(2, 1),)))
+    assert opened(storage)[0].objects == (volume(2, 1),)
+    storage.fail_after = None
+    storage.events.clear()
+    asyncio.run(metadata.commit(()))
+    assert [event.offset for event in storage.events] == [SMALL.regions[1] + 8192, None]
+    assert opened(storage)[0].objects == ()
 
 
 class SlowStorage(RecordingStorage):
@@ -203,7 +256,7 @@ def test_sizes_out_of_bounds_are_refused(size: int) -> None:
 
 def test_both_region_copies_gone_is_damaged_and_nothing_can_be_committed() -> None:
     storage, _ = claimed()
-    for address in REGION_ADDRESSES:
+    for address in SMALL.regions:
         put(storage.image, address, b"\xff" * SECTOR)
     metadata, ownership = opened(storage)
     assert ownership is Ownership.DAMAGED
@@ -215,7 +268,7 @@ def test_labels_gone_but_a_region_there_is_damaged_not_blank() -> None:
     """R2: a claim without force must not take it for blank."""
     storage, metadata = claimed()
     asyncio.run(metadata.commit((partition(1, 8),)))
-    for address in LABEL_ADDRESSES:
+    for address in label_addresses(SIZE):
         put(storage.image, address, bytes(SECTOR))
     assert opened(storage)[1] is Ownership.DAMAGED
 
@@ -226,15 +279,89 @@ def test_time_stamps_never_run_backwards() -> None:
     earlier = AluMetadata(storage, SIZE, lambda: 5)
     asyncio.run(earlier.inspect(SUSID))
     asyncio.run(earlier.commit((partition(1, 8),)))
-    asyncio.run(earlier.format(SUSID, ALU))
+    asyncio.run(earlier.format(SUSID, OTHER_ALU))
     assert earlier.label.time_ns == metadata.label.time_ns + 1
 
 
 def test_claim_after_contradicting_labels_wins_over_both() -> None:
     storage, metadata = claimed()
-    other = renewed(new_label("another", OTHER_ALU, SIZE), None, 7)
-    put(storage.image, LABEL_ADDRESSES[1], build(other, LABEL_ADDRESSES[1]))
+    other = renewed(new_label(OTHER_ALU, SIZE), None, 7)
+    put(storage.image, FRONT_LABELS[1], build(other, FRONT_LABELS[1]))
     assert opened(storage)[1] is Ownership.DAMAGED
-    asyncio.run(metadata.format(SUSID, ALU))
+    asyncio.run(metadata.format(SUSID, new_device_wwn(lambda bits: 3)))
     assert metadata.label.generation == 2
     assert opened(storage)[1] is Ownership.OWNED
+
+
+def test_an_alu_keeps_no_name_over_a_claim() -> None:
+    """The name tells the MDR directory of the new ALU from that of the old one."""
+    _, metadata = claimed()
+    with pytest.raises(UsageError, match="named"):
+        asyncio.run(metadata.format("another", ALU))
+
+
+def test_a_writer_of_an_older_epoch_is_refused_on_the_alu_itself() -> None:
+    """M5: and nothing is written, though it knows of no other."""
+    storage, older = claimed()
+    asyncio.run(older.commit((partition(1, 8),), 0))
+    newer, _ = opened(storage)
+    assert asyncio.run(newer.fence(4)) == ()
+    asyncio.run(newer.commit((partition(2, 9),), 4))
+    storage.events.clear()
+    with pytest.raises(FencedError, match="epoch 4"):
+        asyncio.run(older.commit((partition(3, 10),), 3))
+    with pytest.raises(FencedError, match="epoch 4"):
+        asyncio.run(older.fence(3))
+    assert storage.events == []
+    assert (newer.epoch, opened(storage)[0].epoch) == (4, 4)
+
+
+def test_a_fence_finds_what_the_older_writer_committed_last() -> None:
+    """M5: what was committed after this one had looked, and before its fence, is not overwritten."""
+    storage, older = claimed()
+    newer, _ = opened(storage)
+    asyncio.run(older.commit((partition(1, 8),)))
+    asyncio.run(newer.fence(1))
+    assert newer.objects == (partition(1, 8),)
+    asyncio.run(newer.commit((*newer.objects, partition(2, 9)), 1))
+    assert opened(storage)[0].objects == (partition(1, 8), partition(2, 9))
+
+
+def test_a_fence_that_is_there_already_is_not_written_again() -> None:
+    storage, metadata = claimed()
+    asyncio.run(metadata.fence(2))
+    storage.events.clear()
+    asyncio.run(metadata.fence(2))
+    assert storage.events == []
+
+
+@pytest.mark.parametrize("address", [*label_addresses(SIZE), *MDR_ADDRESSES])
+def test_a_fence_mends_what_there_are_copies_of(address: int) -> None:
+    """R1: damage is told once, and the next one finds as many copies as ever."""
+    storage, metadata = claimed()
+    put(storage.image, address, bytes(SECTOR))
+    [finding] = asyncio.run(metadata.fence(0))
+    assert str(address) in finding.where
+    assert asyncio.run(metadata.fence(0)) == ()
+    assert opened(storage)[0].label == metadata.label
+
+
+def test_without_a_readable_mdr_directory_nothing_is_committed() -> None:
+    """M5: nobody can say which epoch the ALU has seen."""
+    storage, metadata = claimed()
+    for address in MDR_ADDRESSES:
+        put(storage.image, address, bytes(SECTOR))
+    storage.events.clear()
+    with pytest.raises(CorruptError, match="MDR directory"):
+        asyncio.run(metadata.commit((partition(1, 8),)))
+    assert storage.events == []
+
+
+def test_the_header_of_each_commit_carries_its_epoch() -> None:
+    """M5."""
+    storage, metadata = claimed()
+    asyncio.run(metadata.commit((partition(1, 8),), 7))
+    inspected = asyncio.run(AluMetadata(storage, SIZE).inspect(SUSID))
+    assert inspected.state is not None
+    assert inspected.state.epoch == 7
+    assert {stamp.epoch for stamp in inspected.table.stamps.values()} == {7}
