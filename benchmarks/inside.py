@@ -1,9 +1,11 @@
 """Inside of a guest kernel: the kernel's target over several backstores, its own initiator, and fio.
 
-    python -m benchmarks.inside ROUNDS SECONDS [TARGET...]
+    python -m benchmarks.inside ROUNDS TARGET...
 
 Every target has its file in one tmpfs, so that what is compared is the way and not a disk. All of them are logged in to
-by open-iscsi over the guest's loopback. The last line is what was measured, as JSON.
+by open-iscsi over the guest's loopback. Each measurement prints a line when it begins, and one when it ends that tells
+what was done, so that the host can say what it cost the guest. One of a single command comes before: what the load
+generator itself needs to start and end.
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ from benchmarks.load import Work
 from tests.guest.inside import INITIATOR, TARGET, Guest
 from tests.support.appliance import Appliance
 
+BEGIN: Final = "measurement begins"
+END: Final = "measurement ended: "
 SIZE_BYTES: Final = 64 << 20
 FOLDER: Final = Path("/run/bench")
 PREFIX: Final = "iqn.2026-11.example.bench"
 MODULES: Final = ("target_core_user", "target_core_file", "iscsi_target_mod", "iscsi_tcp", "sd_mod")
-WORKS: Final = (
-    Work("read", "random", 4096, 32),
-    Work("write", "random", 4096, 32),
-    Work("read", "sequential", 1 << 20, 4),
-    Work("write", "sequential", 1 << 20, 4),
-)
+COMMANDS: Final = {
+    Work("read", "random", 4096, 32): 4096,
+    Work("write", "random", 4096, 32): 4096,
+    Work("read", "sequential", 1 << 20, 4): 128,
+    Work("write", "sequential", 1 << 20, 4): 128,
+}
+"""What is measured, and how many commands of it at a time."""
 
 
 @contextmanager
@@ -118,31 +123,30 @@ def log_in(guest: Guest, iqn: str, port: int, lun: int = 0) -> Path:
     return disk
 
 
-def measure(guest: Guest, disk: Path, work: Work, seconds: float) -> float:
-    """Give how many commands of a work a disk does in a second."""
+def measure(guest: Guest, disk: Path, work: Work, commands: int) -> None:
+    """Have a disk carry out commands, and tell the host."""
     order = work.direction if work.order == "sequential" else f"rand{work.direction}"
-    report = guest.sh(
-        f"fio --name=load --output-format=json --filename={disk} --rw={order} --bs={work.block_bytes} "
-        f"--iodepth={work.depth} --ioengine=libaio --direct=1 --time_based --runtime={seconds}"
+    print(BEGIN, flush=True)
+    guest.sh(
+        f"fio --name=load --filename={disk} --rw={order} --bs={work.block_bytes} --iodepth={work.depth} "
+        f"--ioengine=libaio --direct=1 --io_size={commands * work.block_bytes}"
     )
-    (job,) = json.loads(report[report.index("{") :])["jobs"]
-    return float(job[work.direction]["iops"])
+    print(END, json.dumps({"work": work.name, "commands": commands}), flush=True)
 
 
-def main(rounds: int, seconds: float, names: Sequence[str]) -> None:
-    """Measure all works on all targets, in turns."""
+def main(rounds: int, names: Sequence[str]) -> None:
+    """Measure all works on all targets, in turns, and before each the load generator alone."""
     FOLDER.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=70%", "none", FOLDER], check=True)
-    measured: dict[str, list[float]] = {}
     with Guest(FOLDER) as guest, ExitStack() as stack:
         guest.start_initiator(INITIATOR)
         disks = {name: stack.enter_context(TARGETS[name](guest)) for name in names}
         for _ in range(rounds):
-            for work in WORKS:
-                for name, disk in disks.items():
-                    measured.setdefault(f"{work.name}: {name}", []).append(measure(guest, disk, work, seconds))
-    print(json.dumps(measured), flush=True)
+            for work in COMMANDS:
+                for disk in disks.values():
+                    measure(guest, disk, work, 1)
+                    measure(guest, disk, work, COMMANDS[work])
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:] or list(TARGETS))
+    main(int(sys.argv[1]), sys.argv[2:])

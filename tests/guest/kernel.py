@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,7 +136,17 @@ class Qemu:
 KERNELS: Final[Mapping[str, Kernel]] = {kernel.name: kernel for kernel in (UserModeLinux(), Qemu())}
 
 
-def run(kernel: Kernel, command: Sequence[str], modules: Sequence[str], deadline_s: float) -> Outcome:
+Heard = Callable[[int, str], None]
+"""Hear a line of the console when it comes; the number is that of the guest's process group."""
+
+
+def run(
+    kernel: Kernel,
+    command: Sequence[str],
+    modules: Sequence[str],
+    deadline_s: float,
+    heard: Heard = lambda group, line: None,
+) -> Outcome:
     """Run a command in a guest of its own. ``deadline_s`` is for a kernel as fast as the host's."""
     environment = {"TIERGATE_GUEST": kernel.name, "TIERGATE_SLOWNESS": str(kernel.slowness)}
     job = Job(tuple(command), tuple(modules), kernel.modules, environment, f"verdict-{secrets.token_hex(8)}")
@@ -145,9 +155,8 @@ def run(kernel: Kernel, command: Sequence[str], modules: Sequence[str], deadline
         (folder / "job").write_text(json.dumps(asdict(job)))
         guest = _boot(kernel.command_line(folder / "job", folder), folder)
         try:
-            return _watch(
-                guest, re.compile(rf"^{job.verdict} (\d+)\r?$".encode(), re.MULTILINE), deadline_s * kernel.slowness
-            )
+            verdict = re.compile(rf"^{job.verdict} (\d+)\r?$".encode(), re.MULTILINE)
+            return _watch(guest, verdict, deadline_s * kernel.slowness, heard)
         finally:
             # The guest is not asked to shut down: its disks may be gone, and it has nothing to save.
             with suppress(ProcessLookupError):
@@ -167,7 +176,7 @@ def _boot(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _watch(guest: subprocess.Popen[bytes], verdict: re.Pattern[bytes], deadline_s: float) -> Outcome:
+def _watch(guest: subprocess.Popen[bytes], verdict: re.Pattern[bytes], deadline_s: float, heard: Heard) -> Outcome:
     """Read the console until the verdict is there, the guest has ended, or time is up."""
     assert guest.stdout is not None
     console = guest.stdout.fileno()
@@ -181,5 +190,8 @@ def _watch(guest: subprocess.Popen[bytes], verdict: re.Pattern[bytes], deadline_
         piece = os.read(console, PIECE_BYTES)
         if not piece:
             break
+        *lines, _ = (text[text.rfind(b"\n") + 1 :] + piece).split(b"\n")
         text += piece
+        for line in lines:
+            heard(guest.pid, line.decode(errors="replace").rstrip("\r"))
     return Outcome(int(found[1]) if found else None, text.decode(errors="replace").replace("\r", ""))

@@ -40,8 +40,11 @@ def test_parameters_and_fixtures_reach_the_guest(text: str, tmp_path: Path) -> N
 @needs_kernel
 @pytest.mark.slow
 def test_a_guest_leaves_nothing_on_the_host() -> None:
-    outcome = run(KERNEL, ("sh", "-c", f"echo secret > {MARK} && cat {MARK}"), (), 60)
+    lines: list[str] = []
+    command = ("sh", "-c", f"echo secret > {MARK} && cat {MARK}")
+    outcome = run(KERNEL, command, (), 60, lambda group, line: lines.append(line))
     assert outcome.status == 0
+    assert "secret" in lines
     assert "secret" in outcome.console
     assert not MARK.exists()
 
