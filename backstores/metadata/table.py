@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from backstores.errors import UsageError
@@ -237,12 +238,17 @@ def parse_sector(raw: bytes, address: int, index: int, label: Label) -> tuple[St
         )
     if sector.index != index:
         raise SectorError(Problem.DAMAGED, f"it says that it is sector {sector.index}, not {index}")
+    return Stamp(sector.generation, sector.time_ns, sector.epoch), _parse_entries(sector.entries, label.data)
+
+
+@lru_cache(maxsize=TABLE_BYTES // SECTOR_BYTES)
+def _parse_entries(raw: bytes, data: Extent) -> tuple[Entry | None, ...]:
+    """Take the entries of a sector apart: once, for as a rule the four copies of a table say the same."""
     step = EntryFormat.SIZE
-    entries = tuple(_parse_entry(sector.entries[at : at + step], label) for at in range(0, len(sector.entries), step))
-    return Stamp(sector.generation, sector.time_ns, sector.epoch), entries
+    return tuple(_parse_entry(raw[at : at + step], data) for at in range(0, len(raw), step))
 
 
-def _parse_entry(raw: bytes, label: Label) -> Entry | None:
+def _parse_entry(raw: bytes, data: Extent) -> Entry | None:
     found = EntryFormat(raw)
     if found.state == EntryState.FREE:
         return None
@@ -251,7 +257,7 @@ def _parse_entry(raw: bytes, label: Label) -> Entry | None:
     except ValueError as error:
         raise SectorError(Problem.DAMAGED, f"an entry of state {found.state} and kind {found.kind}") from error
     extent = Extent(found.start, found.length)
-    if not _inside(extent, label.data):
+    if not _inside(extent, data):
         raise SectorError(Problem.DAMAGED, f"an entry of {extent.length_bytes} bytes at {extent.start_bytes}")
     return Entry(stored_wwn(found.name), kind, state, extent)
 
