@@ -70,7 +70,7 @@ class OpenAlu:
     async def commit(self, objects: Sequence[AnyObject]) -> TiergateError | None:
         """Make these the objects on it. What goes wrong is given back, for the other ALUs of a change must end, too."""
         try:
-            await self.metadata.commit(objects)
+            await self.metadata.commit(objects, self.metadata.epoch)
         except TiergateError as error:
             log.error("alu %s: its objects could not be stored: %s", self.driver.path, error)
             if isinstance(error, AluError) and not isinstance(error, AluFull):
@@ -245,6 +245,14 @@ class Inventory:
         if alu.wwn is not None:
             del self.drivers[alu.wwn]
         await self._engine.release(alu.driver)
+
+    async def look_again(self, alu: OpenAlu) -> None:
+        """See what an ALU is after something went wrong with it; one that can't be read any more is not used."""
+        alu.inspection = await alu.metadata.inspect(self._susid)
+        if not alu.owned:
+            log.error("alu %s is not used: %s", alu.driver.path, alu.inspection.detail)
+            for name in [name for name, driver in self.drivers.items() if driver is alu.driver]:
+                del self.drivers[name]
 
     def set_aside(self, alu: OpenAlu, why: str) -> None:
         """Use an ALU no longer: it is an older copy of itself."""

@@ -166,11 +166,29 @@ class StorageProcessorPort(Protocol):
             UsageError: not attached, or in use (names the volumes).
         """
 
+    async def forget(self, path: str) -> None:
+        """Strike an ALU off that is known by its path, and is not attached.
+
+        Raises:
+            TiergateError: the appliance is read only.
+        """
+
     async def bring_on_line(self) -> None:
         """Start every volume that can serve, degraded ones included.
 
         Called once all ALUs in the settings are attached: until then a volume starts only when it is complete,
         so that a mirror never goes on without a leg that is just about to be attached.
+        """
+
+    def global_set(self) -> GsStatus:
+        """Describe the GS set: whether anything on the ALUs can be changed."""
+
+    async def reform_global_set(self) -> None:
+        """Form the GS set anew of the ALUs that are attached.
+
+        Raises:
+            UsageError: there are none.
+            TiergateError: they can't be written.
         """
 
     def alus(self) -> list[AluStatus]:

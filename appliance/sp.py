@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import msgspec
 
 from appliance.front_end import Embedded, FrontEnd
-from appliance.inventory import Inventory
-from appliance.legacy import LegacyAlus, NoRecords, RecordStore
-from appliance.messages import AluStatus, Exposure, HostDefinition, SessionStatus, VolumeStatus
+from appliance.globalset import GlobalSet
+from appliance.inventory import Inventory, OpenAlu
+from appliance.legacy import LegacyAlus, RecordStore
+from appliance.messages import AluStatus, Exposure, GsState, GsStatus, HostDefinition, SessionStatus, VolumeStatus
 from appliance.mic.store import Store, StoreError
 from appliance.portals import PortalAddress, groups
 from appliance.recognition import ask_blkid
@@ -74,7 +75,8 @@ class StorageProcessor:
         self.portals = tuple(portal.for_hosts for portal in portals)
         self.portal = self.portals[0]
         self._inventory = Inventory(engine, susid, ask_blkid)
-        self._legacy = LegacyAlus(engine, susid, records or NoRecords())
+        self._gs = GlobalSet(engine, self._inventory)
+        self._legacy = LegacyAlus(engine, susid, records or self._gs)
         self._volumes = Volumes(engine, self._inventory, self._legacy, StoredUnits(store))
         self._front_end: FrontEnd
         if lio:
@@ -105,11 +107,13 @@ class StorageProcessor:
         finally:
             await self._volumes.close()
             await self._legacy.close()
+            await self._gs.seal()
 
     async def _clean(self) -> None:
         while True:
             await asyncio.sleep(CLEAN_INTERVAL_S)
             await self._volumes.clean()
+            await self._gs.watch()
 
     # The management's port
 
@@ -124,8 +128,9 @@ class StorageProcessor:
                 self._inventory.missing[path] = str(error)
             raise
         if self._started and alu.owned:
+            await self._gs.admit(alu)
             await self._assemble()
-        return alu.status()
+        return self._status(alu)
 
     async def attach_legacy(self, path: str, force: bool = False) -> AluStatus:
         """Open an ALU whose data must not be touched; its volume comes on line."""
@@ -139,7 +144,10 @@ class StorageProcessor:
         if path in self._legacy:
             raise UsageError(f"alu {path!r} is a legacy alu, whose data must not be touched: detach it first")
         await self._legacy.require_unknown(self._inventory.by_path(path).driver)
-        return (await self._inventory.claim(path, force)).status()
+        await self._gs.ready()
+        alu = await self._inventory.claim(path, force)
+        await self._gs.admit(alu)
+        return self._status(alu)
 
     async def detach(self, path: str) -> None:
         """Close an ALU that no volume uses."""
@@ -149,16 +157,39 @@ class StorageProcessor:
             raise UsageError(f"alu {path!r} is in use by volume {', '.join(sorted(users))}; delete it first")
         if home is self._inventory and {alu.wwn for alu in self._inventory if alu.owned} == {name}:
             self._legacy.require_no_records(path)
+        if home is self._inventory:
+            await self._let_go(self._inventory.by_path(path))
         await home.detach(path)
+
+    async def _let_go(self, alu: OpenAlu) -> None:
+        """Have the GS set go on without an ALU."""
+        if alu.owned:
+            await self._gs.ready()
+        await self._gs.release(alu)
+
+    async def forget(self, path: str) -> None:
+        """Have the GS set go on without an ALU that is missing."""
+        await self._gs.ready()
+        await self._gs.forget(path)
 
     async def bring_on_line(self) -> None:
         """Start every volume that can serve. All ALUs in the settings have been attached, or have failed to be."""
         self._started = True
+        await self._gs.start()
         await self._assemble()
 
     def alus(self) -> list[AluStatus]:
         """List the attached ALUs."""
-        return [*(alu.status() for alu in self._inventory), *self._legacy.status()]
+        return [*(self._status(alu) for alu in self._inventory), *self._legacy.status()]
+
+    def global_set(self) -> GsStatus:
+        """Describe the GS set."""
+        return self._gs.status()
+
+    async def reform_global_set(self) -> None:
+        """Form the GS set anew; what had to wait for one is mended."""
+        await self._gs.reform()
+        await self._assemble()
 
     def volumes(self) -> list[VolumeStatus]:
         """List the volumes found on the owned ALUs."""
@@ -166,16 +197,19 @@ class StorageProcessor:
 
     async def create_volume(self, objects: tuple[AnyObject, ...]) -> VolumeStatus:
         """Store a new volume's objects, and bring it on line."""
+        await self._gs.ready()
         return describe(await self._volumes.create(objects))
 
     async def replace_volume(self, objects: tuple[AnyObject, ...]) -> VolumeStatus:
         """Store a grown tree, and go on with it."""
+        await self._gs.ready()
         grown = await self._volumes.replace(objects)
         await self._front_end.refresh()
         return describe(grown)
 
     async def delete_volume(self, volume: Wwn) -> None:
         """Take a volume off line and its objects off the ALUs."""
+        await self._gs.ready()
         await self._front_end.release(volume)
         try:
             await self._volumes.delete(volume)
@@ -191,5 +225,8 @@ class StorageProcessor:
         return [session for session in self._front_end.sessions() if host in (None, session.host)]
 
     async def _assemble(self) -> None:
-        await self._volumes.assemble()
+        await self._volumes.assemble(mend=self._gs.status().state is not GsState.READ_ONLY)
         await self._front_end.refresh()
+
+    def _status(self, alu: OpenAlu) -> AluStatus:
+        return msgspec.structs.replace(alu.status(), gs_member=self._gs.is_member(alu))

@@ -23,7 +23,7 @@ from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
 from backstores.metadata.bitmap import Geometry, Place
 from backstores.metadata.legacy import DIRECT_LAYOUT, WHOLE_LAYOUTS
-from backstores.metadata.merge import SystemImage
+from backstores.metadata.merge import SystemImage, system_image
 from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject, VolumeObject
 from backstores.scsi.direct import DEVICE_COMMANDS, PLAIN_COMMANDS
 from backstores.scsi.store import UnitStore
@@ -93,9 +93,9 @@ class Volumes:
     def __post_init__(self) -> None:
         self.store = ObjectStore(self.inventory)
 
-    async def assemble(self) -> None:
-        """Mend what the ALUs hold, look at it, and bring on line what is complete and is not yet."""
-        image = await self.store.mend()
+    async def assemble(self, mend: bool = True) -> None:
+        """Mend what the ALUs hold, unless they may not be changed; bring on line what is complete and is not yet."""
+        image = await self.store.mend() if mend else system_image(self.inventory.records())
         self._tell(image)
         on_line = {wwn: known for wwn, known in self.known.items() if known.served is not None}
         suspects = self.inventory.suspects

@@ -167,6 +167,8 @@ class Alus:
             raise UsageError(f"alu {name} holds parts of volume {', '.join(volumes)}")
         if status is not None:
             await state.sp.detach(setting.path)
+        else:
+            await state.sp.forget(setting.path)
         try:
             await state.save(alus=without(state.settings.alus, name))
         except TiergateError:
@@ -230,6 +232,7 @@ class Alus:
             volumes=tuple(users.get(status.wwn, ())) if status and status.wwn else (),
             detail=status.detail if status else self._state.missing.get(setting.path, ""),
             wwn=(status.wwn or "") if status else "",
+            gs="member" if status and status.gs_member else "",
             size_bytes=size_bytes,
             free_bytes=free_bytes,
         )

@@ -264,6 +264,20 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("/hosts/NAME", "delete", "forget this host", lambda m: m.hosts.delete, (_FORCE,)),
     _reading("/sessions", "list", "list who is logged in", lambda m: m.sessions, View.TABLE),
     _reading("/sps", "status", "tell how the storage processors are", lambda m: m.sps, View.TABLE),
+    _reading(
+        "/gs",
+        "status",
+        "tell whether the configuration can be changed, and who votes",
+        lambda m: m.gs.status,
+        View.RECORD,
+    ),
+    Command(
+        "/gs",
+        "reform",
+        "go on without the members that are missing, if they are lost for good",
+        lambda m: m.gs.reform,
+        (_FORCE,),
+    ),
     _reading("/operations", "list", "tell how the latest changes ended", lambda m: m.history.rows, View.TABLE),
 )
 

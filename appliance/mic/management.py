@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from appliance.discovery import DiskFinder, no_disks
-from appliance.messages import AluState, StorageProcessorPort, VolumeState
+from appliance.messages import AluState, GsState, StorageProcessorPort, VolumeState
 from appliance.mic.alus import Alus
 from appliance.mic.commands import pattern_of
 from appliance.mic.configuration import Configuration
+from appliance.mic.gs import GsCommands
 from appliance.mic.hosts import Hosts
 from appliance.mic.operations import History
 from appliance.mic.pools import Pools
@@ -47,6 +48,7 @@ class Management:
         self.pools: Pools = Pools(self._state)
         self.volumes: Volumes = Volumes(self._state)
         self.hosts: Hosts = Hosts(self._state)
+        self.gs: GsCommands = GsCommands(self._state)
         self.configuration: Configuration = Configuration(self._state, self.alus, self.volumes)
 
     async def start(self) -> None:
@@ -71,6 +73,7 @@ class Management:
                 portals=sp.portals,
                 target=sp.target_iqn,
                 susid=sp.susid,
+                gs=sp.global_set().state,
                 alus=len(sp.alus()),
                 volumes=len(sp.volumes()),
                 sessions=len(sp.sessions()),
@@ -123,6 +126,7 @@ class Management:
         return (
             TreeNode("sessions", f"{len(sp.sessions())} logged in"),
             TreeNode("sps", f"{SP_NAME} at {', '.join(sp.portals)}"),
+            TreeNode("gs", sp.global_set().state, sp.global_set().state != GsState.READ_ONLY),
             TreeNode("operations", "the latest changes"),
         )
 

@@ -55,8 +55,26 @@ class AluView(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[str, ...]
     detail: str
     wwn: str
+    gs: str
     size_bytes: int
     free_bytes: int
+
+
+class GsMemberView(msgspec.Struct, frozen=True):
+    """A member of the GS set; ``trouble`` says why it has no vote."""
+
+    alu: str
+    trouble: str = ""
+
+
+class GsView(msgspec.Struct, frozen=True, kw_only=True):
+    """The GS set; ``detail`` says why the configuration can't be changed, and what to do."""
+
+    state: str
+    epoch: int
+    generation: int
+    members: tuple[GsMemberView, ...]
+    detail: str
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +164,7 @@ class SpView(msgspec.Struct, frozen=True, kw_only=True):
     portals: tuple[str, ...]
     target: str
     susid: str
+    gs: str
     alus: int
     volumes: int
     sessions: int

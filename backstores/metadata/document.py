@@ -10,6 +10,14 @@ from typing import Any, Final, get_args
 import msgspec
 
 from backstores.metadata.bitmap import LEAST_REGION_BYTES, MOST_REGIONS, REGIONS_OF_A_SECTOR, BitmapSector
+from backstores.metadata.gsformat import (
+    MOST_MEMBERS,
+    ActiveList,
+    GsPointer,
+    LegacyRecord,
+    ReservedRegion,
+    RosterEntry,
+)
 from backstores.metadata.label import LabelSector
 from backstores.metadata.layout import (
     AREAS,
@@ -136,6 +144,22 @@ sector holds {REGIONS_OF_A_SECTOR}. The bitmap lies in the extent `bitmap` of th
 be read, or that names another mirror, leg, place or size, counts as all dirty. Of several legs the union counts.
 """
 
+GS: Final = f"""
+### Pointer of the GS boot region
+
+On up to {MOST_MEMBERS} ALUs, the members of the GS set. Of both pointers the good one with the higher epoch, then
+generation, counts; it leads to one of the active lists and to one of the reserved regions. A change writes the other
+list, and the other reserved region if that changes, flushes, writes the other pointer, flushes. A member with a pointer
+that is neither zeros nor good has no vote until it is written again. A change is true once a majority has it.
+"""
+
+GS_BODY: Final = """
+## Bodies of the GS boot region
+
+MessagePack: an active list is one `ActiveList`, a reserved region one `ReservedRegion`; no other entry is allowed.
+While `before` is not empty the members are changing, and a majority of these must have the image, too.
+"""
+
 BODY: Final = f"""
 ## Bodies
 
@@ -167,6 +191,7 @@ FORMATS: Final = (
     (ENTRY, EntryFormat),
     (REGION, RegionSector),
     (CHANGE, ChangeSector),
+    (GS, GsPointer),
     (BITMAP, BitmapSector),
     (LABEL_1, Label1Sector),
 )
@@ -190,6 +215,8 @@ def document() -> str:
             *(text + _wire(kind) for text, kind in FORMATS),
             BODY,
             *(_struct(kind) for kind in (*get_args(AnyObject), Extent, Leg, Deletion)),
+            GS_BODY,
+            *(_struct(kind) for kind in (ActiveList, RosterEntry, ReservedRegion, LegacyRecord)),
             SIGNATURE_TEXT,
             signatures,
         )

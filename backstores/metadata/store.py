@@ -231,6 +231,18 @@ class AluMetadata:
             self._held = replace(held, table=behind.after)
 
     @asynccontextmanager
+    async def writing(self, epoch: int) -> AsyncIterator[None]:
+        """Keep all others off while something is written that has a place of its own on the ALU (``GS_BOOT``).
+
+        Raises:
+            FencedError: it was taken over by a later epoch.
+            TiergateError: it could not be read.
+        """
+        async with self._alone():
+            self._held, _ = await self._admitted(epoch)
+            yield
+
+    @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         async with self._changing, self._storage.exclusive():
             yield

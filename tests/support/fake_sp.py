@@ -10,6 +10,8 @@ from appliance.messages import (
     AluState,
     AluStatus,
     Exposure,
+    GsState,
+    GsStatus,
     HostDefinition,
     SessionStatus,
     VolumeState,
@@ -41,6 +43,7 @@ class FakeSp:
         self.hosts: tuple[HostDefinition, ...] = ()
         self.exposures: tuple[Exposure, ...] = ()
         self.logged_in: list[SessionStatus] = []
+        self.gs = GsStatus(state=GsState.READY)
         self.fail = ""
         self.calls: list[str] = []
 
@@ -90,6 +93,16 @@ class FakeSp:
     async def detach(self, path: str) -> None:
         self._called("detach")
         self.disks[path] = self.attached.pop(path)
+
+    async def forget(self, path: str) -> None:
+        self._called("forget")
+
+    def global_set(self) -> GsStatus:
+        return self.gs
+
+    async def reform_global_set(self) -> None:
+        self._called("reform_global_set")
+        self.gs = GsStatus(state=GsState.READY)
 
     async def bring_on_line(self) -> None:
         self._called("bring_on_line")

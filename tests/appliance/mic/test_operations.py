@@ -138,6 +138,7 @@ def test_the_tree_shows_every_name_with_its_state(furnished: Site) -> None:
         "hosts": ["any", "web1"],
         "sessions": [],
         "sps": [],
+        "gs": [],
         "operations": [],
     }
     db = furnished.do("/volumes/db", "ls")
