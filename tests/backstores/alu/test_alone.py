@@ -60,6 +60,8 @@ def test_two_descriptors_of_one_process_take_turns(tmp_path: Path) -> None:
             os.close(os.open(path, os.O_RDWR))
             waiting = asyncio.ensure_future(enter(other))
             async with Alone(os.open(path, os.O_RDWR), "a", backend).hold(0, 4096):  # beside it nobody waits
+                for _ in range(10):
+                    await asyncio.sleep(0)
                 assert not waiting.done()
         await waiting
 
