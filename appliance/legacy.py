@@ -53,18 +53,6 @@ class RecordStore(Protocol):
         """
 
 
-class NoRecords:
-    """No place at all."""
-
-    def load(self) -> Mapping[Wwn, bytes]:
-        """Give nothing."""
-        return {}
-
-    async def save(self, alu: Wwn, record: bytes | None) -> None:
-        """Refuse."""
-        raise UsageError("there is no alu to keep a legacy alu's metadata on: attach one that may hold metadata first")
-
-
 @dataclass(slots=True)
 class LegacyAlu:
     """One that is attached. ``driver`` is there while its volume may be written."""

@@ -1,4 +1,4 @@
-"""Direct access to a SCSI disk of the guest's kernel (R5)."""
+"""Direct access to a SCSI disk of the guest's kernel (R5): by itself, and through a whole appliance."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.volume.passing import SgPasser, passer_of
 from backstores.wwn import Wwn
 from tests.guest.inside import Guest
+from tests.support.appliance import Appliance
 from tests.support.engines import noise
 
 WWN: Final = Wwn("6025447" + "0123456789abcdef012345678")
 BLOCK: Final = 512
 DRIVER: Final = Path("/sys/bus/pseudo/drivers/scsi_debug")
 MEDIUM_ERRORS: Final = 2  # scsi_debug's option: some blocks from 1234h on can't be read
+
+IQN: Final = "iqn.2026-11.example.tiergate:direct"
+INITIATOR: Final = "iqn.2026-11.example.tiergate:guest"
 
 on_disk = pytest.mark.guest(modules=["scsi_debug", "sd_mod"])
 
@@ -135,3 +139,36 @@ def test_a_partition_is_no_disk(guest: Guest) -> None:
             assert await passer_of(engine, await engine.open_writable(guard)) is None
 
     asyncio.run(scenario())
+
+
+@pytest.mark.guest(modules=["scsi_debug", "sd_mod", "iscsi_tcp", "target_core_user", "iscsi_target_mod"])
+@pytest.mark.parametrize("front_end", ["embedded", "lio"])
+def test_a_host_speaks_to_the_disk_through_the_appliance(guest: Guest, tmp_path: Path, front_end: str) -> None:
+    """R5, R31, R33: open-iscsi finds the disk under the volume's name, reads, writes, and hears its medium errors."""
+    disk = disk_of(guest)
+    appliance = Appliance(tmp_path, port=3260)
+    appliance.start("--frontend", front_end, "--iqn", IQN)
+    try:
+        appliance.say("/alus", "attach", f"path={tmp_path}/own.img", "size=64M")
+        appliance.say("/alus", "attach", f"path={disk}", "name=old", "legacy=yes")
+        appliance.say("/volumes", "create", "name=archive", "layout=direct", "alus=old")
+        appliance.say("/volumes/archive", "expose", "host=guest", f"iqn={INITIATOR}")
+        guest.start_initiator(INITIATOR)
+        guest.log_in(IQN)
+        seen = guest.iscsi_disk(IQN)
+        device = Path(f"/sys/block/{seen.name}/device")
+        assert (device / "model").read_text().strip() == "scsi_debug"
+        assert (device / "wwid").read_text().strip() == f"naa.{appliance.say('/volumes/archive', 'info')['wwn']}"
+        (tmp_path / "data").write_bytes(noise(1 << 20))
+        guest.sh(f"dd if={tmp_path}/data of={seen} bs=1M oflag=direct status=none")
+        guest.sh(f"cmp -n 1048576 {tmp_path}/data {seen}")
+        (DRIVER / "opts").write_text(f"{MEDIUM_ERRORS}\n")
+        guest.fails(f"dd if={seen} of=/dev/null bs=4096 skip={0x1230 // 8} count=1 iflag=direct")
+        assert "critical medium error" in guest.sh("dmesg")
+        guest.log_out(IQN)
+        (DRIVER / "opts").write_text("0\n")
+        appliance.say("/volumes/archive", "delete", "force=yes")
+        appliance.say("/alus/old", "detach")
+        guest.sh(f"cmp -n 1048576 {tmp_path}/data {disk}")
+    finally:
+        appliance.kill()

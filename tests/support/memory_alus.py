@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from appliance.inventory import Inventory
-from appliance.legacy import LegacyAlus, NoRecords
+from appliance.legacy import LegacyAlus
 from appliance.messages import AluStatus
 from appliance.vbm import VolumeRequest, build_volume
 from appliance.volumes import Volumes
@@ -21,6 +21,7 @@ from backstores.engine.engine import Engine
 from backstores.errors import UsageError
 from backstores.objects import MIB, AnyObject
 from backstores.scsi.store import MemoryStore
+from tests.support.legacy import MemoryRecords
 from tests.support.recording import SECTOR, Event, Image, put
 
 SUSID = "memory"
@@ -129,7 +130,9 @@ async def site(disks: Disks) -> AsyncIterator[Site]:
     """Run one; without a clean stop of its volumes, that is a crash."""
     async with MemoryEngine(disks) as engine:
         inventory = Inventory(engine, SUSID)
-        yield Site(engine, inventory, Volumes(engine, inventory, LegacyAlus(engine, SUSID, NoRecords()), MemoryStore()))
+        yield Site(
+            engine, inventory, Volumes(engine, inventory, LegacyAlus(engine, SUSID, MemoryRecords()), MemoryStore())
+        )
 
 
 @asynccontextmanager
