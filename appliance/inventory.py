@@ -70,7 +70,7 @@ class OpenAlu:
     async def commit(self, objects: Sequence[AnyObject]) -> TiergateError | None:
         """Make these the objects on it. What goes wrong is given back, for the other ALUs of a change must end, too."""
         try:
-            await self.metadata.commit(objects, self.metadata.epoch)
+            await self.metadata.commit(objects)
         except TiergateError as error:
             log.error("alu %s: its objects could not be stored: %s", self.driver.path, error)
             if isinstance(error, AluError) and not isinstance(error, AluFull):

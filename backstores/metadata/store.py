@@ -111,6 +111,7 @@ class AluMetadata:
         self._now_ns = now_ns
         self._changing = asyncio.Lock()
         self._susid = ""
+        self._own_epoch: int | None = None
         self._held: _Held | None = None
 
     @property
@@ -197,6 +198,7 @@ class AluMetadata:
             if held.directory.epoch < epoch or choice.findings:
                 fenced = mdr.renewed(replace(held.directory, epoch=epoch), held.directory, self._now_ns())
                 await carry_out(self._storage, mdr.commit(fenced, choice.order))
+            self._own_epoch = epoch
             found = await self._look(self._susid)
             held = self._usable()
             if found.choice.findings:
@@ -205,11 +207,14 @@ class AluMetadata:
                 self._held = replace(held, label=label)
             return (*choice.findings, *found.findings)
 
-    async def commit(self, objects: Sequence[AnyObject], epoch: int = 0) -> None:
+    async def commit(self, objects: Sequence[AnyObject], epoch: int | None = None) -> None:
         """Make these the objects on the ALU: all of them or, after any crash, still the old ones (M6).
 
         The partition table follows: it has the room of new partitions before they are committed, and of old ones
         until they are gone. So committing what is there already mends the table.
+
+        Without an ``epoch`` it is that by which the ALU was taken over here, or that in which it was met first: who is
+        refused does not become a later writer by looking again.
 
         Raises:
             UsageError: they don't fit, or contradict each other; nothing was written.
@@ -217,6 +222,7 @@ class AluMetadata:
             TiergateError: a write or a flush failed; ``objects`` says which count here.
         """
         async with self._alone():
+            epoch = self._own_epoch or 0 if epoch is None else epoch
             held, _ = await self._admitted(epoch)
             now_ns = self._now_ns()
             change = region.commit(held.state, objects, held.directory, held.label.data, now_ns, epoch)
@@ -267,6 +273,8 @@ class AluMetadata:
             assert found.label is not None
             assert found.directory is not None
             assert found.state is not None
+            if self._own_epoch is None:
+                self._own_epoch = found.directory.epoch
             kept = dict(found.agreement.kept)
             self._held = _Held(found.label, found.directory, found.state, found.table, kept)
         return found
@@ -275,6 +283,7 @@ class AluMetadata:
         self._held = None
         await carry_out(self._storage, laid_out.steps)
         self._susid = susid
+        self._own_epoch = laid_out.directory.epoch
         self._held = _Held(laid_out.label, laid_out.directory, laid_out.state, laid_out.table, {})
 
     def _usable(self) -> _Held:

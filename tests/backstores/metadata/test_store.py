@@ -316,6 +316,28 @@ def test_a_writer_of_an_older_epoch_is_refused_on_the_alu_itself() -> None:
     assert (newer.epoch, opened(storage)[0].epoch) == (4, 4)
 
 
+def test_who_was_refused_is_still_refused_after_looking_again() -> None:
+    """M5: only a fence makes a writer a later one, not that it has read of another's epoch."""
+    storage, older = claimed()
+    asyncio.run(older.fence(3))
+    newer, _ = opened(storage)
+    asyncio.run(newer.fence(4))
+    asyncio.run(older.inspect(SUSID))
+    assert older.epoch == 4
+    with pytest.raises(FencedError, match="epoch 4, this is epoch 3"):
+        asyncio.run(older.commit((partition(1, 8),)))
+    asyncio.run(newer.commit((partition(1, 8),)))
+
+
+def test_an_alu_is_written_in_the_epoch_in_which_it_was_met() -> None:
+    """Without a fence of one's own: what has to be recorded while no majority can give an epoch."""
+    storage, metadata = claimed()
+    asyncio.run(metadata.fence(3))
+    again, _ = opened(storage)
+    asyncio.run(again.commit((partition(1, 8),)))
+    assert opened(storage)[0].objects == (partition(1, 8),)
+
+
 def test_a_fence_finds_what_the_older_writer_committed_last() -> None:
     """M5: what was committed after this one had looked, and before its fence, is not overwritten."""
     storage, older = claimed()
