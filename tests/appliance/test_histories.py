@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -100,6 +100,15 @@ class History:
         else:
             wanted.trees.add(change.tree)
 
+    def settle(self, found: Mapping[Wwn, Tree | None]) -> None:
+        """Take into account what a start with all ALUs has made of changes that were cut short."""
+        for wwn, tree in found.items():
+            if tree is not None:
+                self.volumes[wwn] = Expected({tree})
+            else:
+                del self.volumes[wwn]
+                self.deleted.add(wwn)
+
 
 @dataclass
 class Session:
@@ -109,6 +118,8 @@ class Session:
     found: Site
     journal: list[tuple[str, Event]]
     changes: list[Change] = field(default_factory=list)
+    settled: dict[Wwn, Tree | None] = field(default_factory=dict)  # what the start has made of changes cut short
+    settled_at: int | None = None  # the journal's length then; None if not every ALU was there
 
     async def start(self) -> bool:
         """Start as the appliance does: what is an older copy of itself is set aside. Say whether it mended anything."""
@@ -140,24 +151,22 @@ class Session:
         assert not {finding.problem for record in records for finding in record.findings} & {Problem.OVERLAP}
         trees = {tree.volume.wwn: tree for tree in image.volumes}
         assert not trees.keys() & history.deleted, "a deleted volume is back"
-        for wwn, expected in list(history.volumes.items()):
+        for wwn, expected in history.volumes.items():
             tree = trees.pop(wwn, None)
             if tree is None:
                 assert expected.may_be_gone or not inventory.complete
-                if inventory.complete:
-                    del history.volumes[wwn]
-                    history.deleted.add(wwn)
+                self.settled[wwn] = None
             elif tree.complete:
                 assert upper(tree.objects) in expected.trees, "a tree that nobody made"
                 assert self.found.volumes.known[wwn].served is not None, self.found.volumes.known[wwn].reason
-                if inventory.complete:
-                    history.volumes[wwn] = Expected({upper(tree.objects)})
+                self.settled[wwn] = upper(tree.objects)
             else:
                 assert not inventory.complete
                 assert tree.missing
                 known = self.found.volumes.known[wwn]
                 assert known.served is not None or "bring back" in known.reason
         assert not trees, "a volume that nobody made"
+        self.settled_at = len(self.journal) if inventory.complete else None
         if inventory.complete and not history.repeated_deletion:
             stored = {obj for objects in self.found.stored().values() for obj in objects}
             assert stored == {obj for tree in image.volumes for obj in tree.objects}, "something is left over"
@@ -240,8 +249,8 @@ class Session:
             await self.found.volumes.assemble()
 
 
-async def run(history: History, paths: Sequence[str], crash: bool, idle: bool) -> tuple[list[Change], bool]:
-    """Let the appliance run; what is under way ends with the loop. Give what changed, and whether it mended."""
+async def run(history: History, paths: Sequence[str], crash: bool, idle: bool) -> tuple[Session, bool]:
+    """Let the appliance run; what is under way ends with the loop. Say whether it mended anything."""
     async with site({path: history.disks[path] for path in paths}) as found:
         now = Session(history, found, history.journal)
         mended = await now.start()
@@ -249,7 +258,7 @@ async def run(history: History, paths: Sequence[str], crash: bool, idle: bool) -
             await now.live()
         if not crash:
             await found.volumes.close()
-    return now.changes, mended
+    return now, mended
 
 
 def session(history: History, paths: Sequence[str], old: Copy | None, crash: bool, idle: bool = False) -> bool:
@@ -260,13 +269,15 @@ def session(history: History, paths: Sequence[str], old: Copy | None, crash: boo
     if old is not None:
         history.epochs[old.path], real = old.epoch, history.epochs[old.path]
     journal.clear()
-    changes, mended = asyncio.run(run(history, paths, crash, idle))
+    now, mended = asyncio.run(run(history, paths, crash, idle))
     if old is not None:
         assert not [event for path, event in journal if path == old.path], "an old copy was written to"
         history.epochs[old.path] = real
     cut = history.dice.randint(0, len(journal)) if crash else len(journal)
     history.images = {path: left(history, image, path, journal[:cut]) for path, image in before.items()}
-    for change in changes:
+    if now.settled_at is not None and now.settled_at <= cut:
+        history.settle(now.settled)
+    for change in now.changes:
         if change.began < cut:
             history.happened(change, cut)
     return mended
