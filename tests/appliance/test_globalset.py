@@ -167,6 +167,24 @@ def test_a_watch_notices_what_nobody_asks_for(tmp_path: Path, caplog: pytest.Log
     asyncio.run(scenario())
 
 
+def test_a_running_appliance_looks_after_its_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R4: by itself, in the round in which it clears dirty regions."""
+    monkeypatch.setattr("appliance.sp.CLEAN_INTERVAL_S", 0)
+
+    async def scenario() -> None:
+        disks = await made(tmp_path, *SIX)
+        async with running(tmp_path, disks) as sp:
+            rounds = asyncio.create_task(sp._clean())
+            pull(disks, ["a5"])
+            while "a5" in members(sp):
+                assert not rounds.done()
+                await asyncio.sleep(0)
+            assert sp.global_set().state is GsState.READY
+            rounds.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 def test_a_change_that_does_not_concern_the_set_does_not_write_it(tmp_path: Path) -> None:
     """Making a volume must not cost a write on six disks."""
 
