@@ -32,6 +32,7 @@ from backstores.wire import Bits, Bytes
 from backstores.wwn import Wwn, to_bytes
 
 BODY_OFFSET: Final = IO_UNIT  # from a header
+RUNWAY_BYTES: Final = 64 << 10  # zeros behind a base: in a sparse file they are room that nobody else can take
 END_BYTES: Final = 2 * IO_UNIT  # zeros that end a log: a place for a header, and for the beginning of a body
 
 
@@ -131,21 +132,23 @@ def base(state: RegionState, directory: Directory) -> Commit:
     """Say how a state is written whole, into the region that it names."""
     _check_room(state.objects, directory)
     body = records.encode(state.objects)
-    after = replace(state, end=BODY_OFFSET + units(len(body)))
+    end = BODY_OFFSET + units(len(body))
+    after = replace(state, end=end)
     address = directory.regions[state.live]
     void = _header(RegionSector, address, b"", directory.alu, replace(after, objects=(), generation=0))
     undo = (Write(address, padded(void)), Flush())
-    return Commit(_steps(address, body, _header(RegionSector, address, body, directory.alu, after)), undo, after)
+    behind = padded(body) + bytes(min(RUNWAY_BYTES, directory.region_bytes - end))
+    return Commit(_steps(address, behind, _header(RegionSector, address, body, directory.alu, after)), undo, after)
 
 
 def _appended(address: int, body: bytes, alu: Wwn, after: RegionState) -> Commit:
     undo = (Write(address, ZERO_UNIT), Flush())
-    return Commit(_steps(address, body, _header(ChangeSector, address, body, alu, after)), undo, after)
+    behind = padded(body) + bytes(END_BYTES)
+    return Commit(_steps(address, behind, _header(ChangeSector, address, body, alu, after)), undo, after)
 
 
 def _steps(address: int, body: bytes, header: bytes) -> tuple[Step, ...]:
-    behind = padded(body) + bytes(END_BYTES)
-    return (Write(address + BODY_OFFSET, behind), Flush(), Write(address, padded(header)), Flush())
+    return (Write(address + BODY_OFFSET, body), Flush(), Write(address, padded(header)), Flush())
 
 
 def _header(kind: type[RegionSector | ChangeSector], address: int, body: bytes, alu: Wwn, after: RegionState) -> bytes:

@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
+from backstores.alu.base import AluFull
 from backstores.errors import CorruptError, TiergateError, UsageError
 from backstores.metadata import inspection as inspections
 from backstores.metadata import label as labels
@@ -31,9 +32,9 @@ from backstores.metadata.label import Label
 from backstores.metadata.laying import LaidOut
 from backstores.metadata.layout import FORMAT_VERSION, data_area
 from backstores.metadata.mdr import Directory
-from backstores.metadata.region import RegionState
+from backstores.metadata.region import Commit, RegionState
 from backstores.metadata.steps import Reads, Step, Write
-from backstores.metadata.table import Entry, Key, Table
+from backstores.metadata.table import Entry, Key, Table, Update
 from backstores.objects import AnyObject, Extent
 from backstores.wwn import Wwn
 
@@ -225,16 +226,30 @@ class AluMetadata:
             epoch = self._own_epoch or 0 if epoch is None else epoch
             held, _ = await self._admitted(epoch)
             now_ns = self._now_ns()
-            change = region.commit(held.state, objects, held.directory, held.label.data, now_ns, epoch)
-            reserving = witness.reserving(held.state.objects, change.after.objects, held.kept, held.label.data)
+            data = held.label.data
+            change = region.commit(held.state, objects, held.directory, data, now_ns, epoch)
+            reserving = witness.reserving(held.state.objects, change.after.objects, held.kept, data)
             before = tables.update(held.table, reserving, held.label, now_ns, epoch)
-            settled = witness.settled(change.after.objects, held.kept, held.label.data)
+            settled = witness.settled(change.after.objects, held.kept, data)
             behind = tables.update(before.after, settled, held.label, now_ns, epoch)
-            self._held = held = replace(held, table=before.begun, undo=change.undo)
-            await carry_out(self._storage, (*before.steps, *change.steps))
-            self._held = held = replace(held, table=behind.begun, state=change.after, undo=())
+            try:
+                await self._write(held, before, change)
+            except AluFull:
+                if change.after.live != held.state.live:
+                    raise
+                # The file can't grow for its log, but the other region has room of its own: volumes can be deleted.
+                await carry_out(self._storage, change.undo)
+                whole = replace(held.state, end=None)
+                change = region.commit(whole, objects, held.directory, data, now_ns, epoch)
+                await self._write(held, before, change)
+            self._held = held = replace(held, table=behind.begun, state=change.after)
             await carry_out(self._storage, behind.steps)
             self._held = replace(held, table=behind.after)
+
+    async def _write(self, held: _Held, before: Update, change: Commit) -> None:
+        """Reserve room in the table, and commit. Until both are done nobody knows which of them counts."""
+        self._held = replace(held, table=before.begun, undo=change.undo)
+        await carry_out(self._storage, (*before.steps, *change.steps))
 
     @asynccontextmanager
     async def writing(self, epoch: int) -> AsyncIterator[None]:

@@ -220,6 +220,29 @@ def test_a_deleted_volume_stays_deleted_though_an_alu_did_not_hear_of_it(fault: 
     asyncio.run(scenario())
 
 
+def test_volumes_are_deleted_though_no_file_system_has_room() -> None:
+    """Each change of the objects takes room in the log: one that makes room must not wait for it."""
+
+    async def scenario() -> None:
+        disks = blank_disks()
+        async with started(disks) as found:
+            for number in range(24):
+                await found.volumes.create(found.tree(f"v{number}", 65536, layout="linear"))
+            for disk in disks.values():
+                full(disk)
+            for wwn in list(found.volumes.known):
+                await found.volumes.delete(wwn)
+            for disk in disks.values():
+                assert disk.room_bytes is not None
+                assert len(disk.mapped) * 4096 <= disk.room_bytes
+                mend(disk)
+        async with started(disks) as found:
+            assert found.states() == {}
+            assert found.stored() == dict.fromkeys(PATHS, ())
+
+    asyncio.run(scenario())
+
+
 def test_a_volume_that_no_alu_lets_go_is_still_there() -> None:
     async def scenario() -> None:
         disks = blank_disks()
