@@ -20,6 +20,14 @@ SIZE = 1 << 20
 backends = pytest.mark.parametrize("choice", BACKENDS)
 
 Doing = Callable[[Engine, AluDriver, int, int], Awaitable[object]]
+
+
+async def lock(engine: Engine, driver: AluDriver, offset: int, length: int) -> None:
+    """Have a range alone, for a moment."""
+    async with engine.exclusive(driver, offset, length):
+        pass
+
+
 DOING: dict[AluOp, Doing] = {
     AluOp.READ: lambda engine, driver, offset, length: engine.read(driver, offset, [view(bytes(length))]),
     AluOp.WRITE: lambda engine, driver, offset, length: engine.write(driver, offset, [view(noise(length))]),
@@ -27,6 +35,7 @@ DOING: dict[AluOp, Doing] = {
     AluOp.ZERO: lambda engine, driver, offset, length: engine.zero(driver, offset, length),
     AluOp.STATUS: lambda engine, driver, offset, length: engine.status(driver, offset, length),
     AluOp.FLUSH: lambda engine, driver, offset, length: engine.flush(driver),
+    AluOp.LOCK: lock,
 }
 ranged = pytest.mark.parametrize("op", [op for op in AluOp if op is not AluOp.FLUSH])
 
@@ -111,7 +120,7 @@ def test_a_file_size_limit(disk: Path, choice: BackendChoice) -> None:
     with_engine(choice, scenario)
 
 
-@ranged
+@pytest.mark.parametrize("op", [op for op in AluOp if op not in (AluOp.FLUSH, AluOp.LOCK)])
 def test_the_first_byte_that_failed(op: AluOp) -> None:
     """Failure is handled to the block: the error's offset is the bad sector's, not the operation's."""
     driver = MemoryDriver(SIZE, immediate=False)
