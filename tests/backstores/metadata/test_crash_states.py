@@ -211,7 +211,7 @@ def some_objects(dice: random.Random) -> tuple[AnyObject, ...]:
     return (*parts, *heads)
 
 
-HISTORIES = 60
+HISTORIES = 240
 
 
 @pytest.mark.parametrize(
