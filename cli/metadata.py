@@ -1,0 +1,108 @@
+"""``tiergate metadata``: ALUs of an appliance that does not run, looked at and repaired.
+
+Their content comes from disks that may be broken: what is shown has its control characters escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+from appliance import offline
+from appliance.offline import Dumped
+from cli.render import printable, render_json
+
+HEADER: Final = frozenset({"magic", "version", "crc", "address", "alu", "generation", "time_ns", "epoch"})
+NANOSECONDS: Final = 1_000_000_000
+
+
+def main(argv: Sequence[str]) -> int:
+    """Carry out one command, and give its exit status.
+
+    Raises:
+        TiergateError: an ALU can't be opened.
+    """
+    found = _parse(argv)
+    dumps = offline.dumped(found.paths)
+    if found.json:
+        render_json(dumps, sys.stdout)
+    else:
+        for dump in dumps:
+            _write_dump(dump, sys.stdout)
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; argparse ends the process with status 2 where it is wrong."""
+    parser = argparse.ArgumentParser(prog="tiergate metadata", description="Look at ALUs that no appliance has open.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    dump = commands.add_parser("dump", help="print every structure; writes nothing")
+    dump.add_argument("paths", nargs="+", metavar="PATH", help="a file or block device")
+    dump.add_argument("--json", action="store_true", help="the same as JSON")
+    return parser.parse_args(list(argv))
+
+
+def _write_dump(dump: Dumped, out: TextIO) -> None:
+    detail = f": {dump.detail}" if dump.detail else ""
+    out.write(printable(f"{dump.path}: {dump.ownership}, format version {dump.version}{detail}") + "\n")
+    for one in dump.structures:
+        why = f" ({one.detail})" if one.detail else ""
+        out.write(printable(f"  {one.address:>12}  {one.name}: {one.standing}{why}") + "\n")
+        for line in (*_header(one.fields), *_lines(_rest(one.fields)), *_lines(one.content)):
+            out.write(f"{'':16}{printable(line)}\n")
+
+
+def _header(fields: Mapping[str, object]) -> Iterator[str]:
+    """Give what all sectors have in one line."""
+    if "generation" in fields:
+        yield (
+            f"version {fields['version']}, alu {fields['alu']}, generation {fields['generation']},"
+            f" epoch {fields['epoch']}, {_time(int(str(fields['time_ns'])))}"
+        )
+
+
+def _rest(fields: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if name not in HEADER}
+
+
+def _time(time_ns: int) -> str:
+    """Give a time stamp for people; one that no calendar has stays a number."""
+    try:
+        return datetime.fromtimestamp(time_ns // NANOSECONDS, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"time {time_ns} ns"
+
+
+def _lines(content: object) -> Iterator[str]:
+    """Give plain values one below the other; each object of a list in a line of its own."""
+    match content:
+        case None:
+            return
+        case dict():
+            simple = {name: value for name, value in content.items() if not isinstance(value, list | tuple)}
+            if simple:
+                yield _flat(simple)
+            for name, value in content.items():
+                if isinstance(value, list | tuple):
+                    yield f"{name}: {'' if value else 'none'}".rstrip()
+                    yield from (f"  {_flat(item)}" for item in value)
+        case list() | tuple():
+            yield from map(_flat, content)
+        case _:
+            yield str(content)
+
+
+def _flat(value: object) -> str:
+    """Give a value in one line."""
+    match value:
+        case dict():
+            return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
+        case list() | tuple():
+            return f"[{'; '.join(map(_flat, value))}]"
+        case None:
+            return "none"
+        case _:
+            return str(value)
