@@ -246,9 +246,8 @@ class GlobalSet:
         disk = await asyncio.to_thread(disk_of, alu.driver)
         storage = DriverStorage(self._engine, alu.driver)
         fence = AluFence(self._inventory, alu)
-        found = GsDisk(alu.metadata.label.alu, alu.driver.path, disk, storage, fence)
-        if not any(finding.problem in LOSSES for finding in alu.inspection.findings):
-            found.generation = alu.metadata.generation
+        found = GsDisk(alu.metadata.label.alu, alu.driver.path, disk, storage, fence, alu.metadata.generation)
+        found.sound = not any(finding.problem in LOSSES for finding in alu.inspection.findings)
         return found
 
     def _entry(self, alu: OpenAlu, usage: Usage = Usage.OWNED) -> RosterEntry:

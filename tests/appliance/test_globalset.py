@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from appliance.globalset import ReadOnlyError
-from appliance.messages import GsState
+from appliance.messages import GsState, VolumeState
 from appliance.sp import StorageProcessor
 from backstores.alu.base import AluOp
 from backstores.alu.memory import MemoryDriver
 from backstores.errors import TiergateError, UsageError
+from backstores.objects import MIB
 from tests.support.globalset import (
     bring,
     copied,
@@ -282,6 +283,20 @@ def test_a_copy_made_while_it_ran_is_told_by_its_objects(tmp_path: Path) -> None
         async with running(tmp_path, disks) as sp:
             assert states(sp)["a0"] == "stale"
             assert sp.volumes() == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("at", [8 << 10, 12 << 10, 5 * MIB, SIZE - (4 << 10)], ids=["label", "mdr", "table", "tail"])
+def test_an_alu_with_one_damaged_sector_is_no_older_copy(tmp_path: Path, at: int) -> None:
+    """R1, R4: what has other copies must not take the volumes on an ALU off line after a clean stop."""
+
+    async def scenario() -> None:
+        disks = await made(tmp_path, "a0", "a1", "a2")
+        disks["a0"].content[at + 100] ^= 1
+        async with running(tmp_path, disks) as sp:
+            assert set(states(sp).values()) == {"owned"}
+            assert [volume.state for volume in sp.volumes()] == [VolumeState.ONLINE]
 
     asyncio.run(scenario())
 
