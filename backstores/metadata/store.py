@@ -277,7 +277,8 @@ class AluMetadata:
         if choice.winner is None:
             raise CorruptError("; ".join(map(str, choice.findings)))
         choice.winner.admit(epoch)
-        await carry_out(self._storage, held.undo)
+        if choice.winner.epoch == held.directory.epoch:  # else a later writer has gone on from what it found
+            await carry_out(self._storage, held.undo)
         return replace(held, directory=choice.winner, undo=()), choice
 
     async def _look(self, susid: str) -> Inspection:

@@ -349,6 +349,22 @@ def test_a_fence_finds_what_the_older_writer_committed_last() -> None:
     assert opened(storage)[0].objects == (partition(1, 8), partition(2, 9))
 
 
+def test_what_a_failed_commit_left_is_not_taken_back_behind_a_later_writer() -> None:
+    """M5, M6: that one has gone on from what it found, and where it was there are its own changes by now."""
+    storage, metadata = claimed()
+    storage.fail_after = 3  # both writes, the flush between them, and not the last one
+    with pytest.raises(StorageFailed):
+        asyncio.run(metadata.commit((volume(2, 1),)))
+    storage.fail_after = None
+    later, _ = opened(storage)
+    asyncio.run(later.fence(1))
+    for number in (4, 6):
+        asyncio.run(later.commit((volume(number, 5),)))
+    asyncio.run(metadata.fence(2))
+    assert metadata.objects == later.objects
+    assert opened(storage)[0].objects == later.objects
+
+
 def test_a_fence_that_is_there_already_is_not_written_again() -> None:
     storage, metadata = claimed()
     asyncio.run(metadata.fence(2))
