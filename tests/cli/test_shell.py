@@ -186,6 +186,12 @@ class Terminal:
         return seen
 
 
+def own_terminal() -> None:
+    """Become what a login shell starts, however these tests were started."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # or Ctrl-C would be no signal
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+
+
 @contextmanager
 def terminal(state: Path) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     """Start the interactive shell at a terminal of its own."""
@@ -193,7 +199,7 @@ def terminal(state: Path) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     environment = {**os.environ, "TERM": "dumb", "COLUMNS": "100"}
     with subprocess.Popen(
         [*TIERGATE, "--state", str(state)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
-        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # or Ctrl-C would be no signal
+        start_new_session=True, preexec_fn=own_terminal,
     ) as process:  # fmt: skip
         os.close(theirs)
         try:
