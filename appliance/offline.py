@@ -8,18 +8,29 @@ appliance keeps others out.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
-from backstores.alu.base import PAGE_BYTES, AluDriver
+from backstores.alu.base import PAGE_BYTES, AluDriver, AluError
+from backstores.alu.location import disk_of
 from backstores.engine.engine import Engine
 from backstores.engine.storage import DriverStorage
-from backstores.metadata import dump
+from backstores.metadata import dump, gscopy
+from backstores.metadata.checkup import Checkup, Means, Repair, Subject, check_up, main_susid
 from backstores.metadata.dump import Structure
-from backstores.metadata.inspection import Inspection, inspect
-from backstores.metadata.layout import data_area
-from backstores.metadata.store import answer
+from backstores.metadata.gsstore import GsDisk, GsStore
+from backstores.metadata.inspection import Inspection, Ownership, inspect
+from backstores.metadata.layout import FORMAT_VERSION, data_area
+from backstores.metadata.mends import mended
+from backstores.metadata.store import AluMetadata, answer
+
+__all__ = ["Checkup", "Dumped", "Repaired", "checked", "dumped", "repaired"]
+
+MOST_ROUNDS: Final = 8
+"""Rounds of repairs that are tried; two are enough for all that is known to happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,14 @@ class Dumped:
     detail: str
     version: int
     structures: list[Structure]
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was repaired, and what was found afterwards."""
+
+    done: tuple[Repair, ...]
+    left: Checkup
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +90,99 @@ async def _dump_one(alu: Opened) -> Dumped:
         found = await alu.inspect(found.susid)
     structures = await answer(alu.storage, dump.describe(found, alu.size_bytes))
     return Dumped(alu.path, str(found.ownership), found.detail, found.version, structures)
+
+
+def checked(paths: Sequence[str], susid: str = "") -> Checkup:
+    """Find what is wrong with these ALUs; not a byte of them is written. ``susid``: whose, if not most of them tell.
+
+    Raises:
+        UsageError: one can't be opened, or an appliance has it.
+    """
+    return asyncio.run(_check(paths, susid))
+
+
+def repaired(paths: Sequence[str], susid: str = "") -> Repaired:
+    """Repair what can be repaired safely.
+
+    Raises:
+        UsageError: one can't be opened, or an appliance has it.
+        TiergateError: an ALU can't be written; what was repaired until then stays so.
+    """
+    return asyncio.run(_repair(paths, susid))
+
+
+async def _check(paths: Sequence[str], susid: str) -> Checkup:
+    async with _opened(paths, writable=False) as alus:
+        return await _check_all(alus, susid)
+
+
+async def _check_all(alus: Sequence[Opened], susid: str) -> Checkup:
+    found = [await alu.inspect() for alu in alus]
+    susid = susid or main_susid(found)
+    return check_up([await _subject(alu, susid) for alu in alus], susid)
+
+
+async def _subject(alu: Opened, susid: str) -> Subject:
+    found = await alu.inspect(susid)
+    if found.ownership is not Ownership.OWNED or found.label is None or found.version != FORMAT_VERSION:
+        return Subject(alu.path, found)
+    try:
+        copy = await answer(alu.storage, gscopy.look(found.label.alu))
+    except AluError as error:
+        copy = gscopy.unreadable(found.label.alu, str(error))
+    return Subject(alu.path, found, copy)
+
+
+async def _repair(paths: Sequence[str], susid: str) -> Repaired:
+    """Repair and look again, until nothing is left that could be: one repair may make room for another."""
+    async with _opened(paths, writable=True) as alus:
+        done: list[Repair] = []
+        left = await _check_all(alus, susid)
+        for _ in range(MOST_ROUNDS):
+            if not left.repairs:
+                break
+            await _carry_out(alus, left)
+            done += left.repairs
+            left = await _check_all(alus, left.susid)
+        return Repaired(tuple(done), left)
+
+
+async def _carry_out(alus: Sequence[Opened], found: Checkup) -> None:
+    for alu in alus:
+        mine = [repair for repair in found.repairs if repair.path == alu.path]
+        if mine:
+            metadata = await _metadata(alu, found.susid)
+            await metadata.fence(metadata.epoch)  # copies of label and MDR directory
+            todo = [mend for repair in mine for mend in repair.mends]
+            await metadata.commit(mended(metadata.objects, todo), metadata.epoch)  # and the partition table
+    if any(repair.means is Means.GS_SET for repair in found.repairs):
+        disks = [await _disk(alu, found.susid) for alu in alus if await _owned(alu, found.susid)]
+        await GsStore().start(disks)
+
+
+async def _owned(alu: Opened, susid: str) -> bool:
+    return (await alu.inspect(susid)).ownership is Ownership.OWNED
+
+
+async def _metadata(alu: Opened, susid: str) -> AluMetadata:
+    metadata = AluMetadata(alu.storage, alu.size_bytes)
+    await metadata.inspect(susid)
+    return metadata
+
+
+async def _disk(alu: Opened, susid: str) -> GsDisk:
+    """Make of an ALU what the GS set lies on, as the appliance would."""
+    subject = await _subject(alu, susid)
+    generation = subject.look.generation
+    return GsDisk(
+        subject.alu,
+        os.path.abspath(alu.path),  # an appliance runs in another folder
+        await asyncio.to_thread(disk_of, alu.driver),
+        alu.storage,
+        await _metadata(alu, susid),
+        generation or 0,
+        sound=generation is not None,
+    )
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ usage: tiergate [OPTIONS]                          the interactive shell
        tiergate export > FILE                      the whole configuration
        tiergate apply FILE                         make it so; only what differs changes
        tiergate serve ...                          run an appliance (see tiergate serve --help)
-       tiergate metadata dump ALU...               what lies on ALUs of an appliance that does not run
+       tiergate metadata dump|check|repair ALU...  look at ALUs of an appliance that does not run
        tiergate help [PATH [COMMAND]]              what there is, and what it takes
 
 options:

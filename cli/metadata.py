@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from appliance import offline
-from appliance.offline import Dumped
+from appliance.offline import Checkup, Dumped
 from cli.render import printable, render_json
+
+EXIT_CLEAN: Final = 0
+EXIT_PROBLEMS: Final = 1
 
 HEADER: Final = frozenset({"magic", "version", "crc", "address", "alu", "generation", "time_ns", "epoch"})
 NANOSECONDS: Final = 1_000_000_000
@@ -23,26 +26,103 @@ def main(argv: Sequence[str]) -> int:
     """Carry out one command, and give its exit status.
 
     Raises:
-        TiergateError: an ALU can't be opened.
+        TiergateError: an ALU can't be opened, or not be written.
     """
     found = _parse(argv)
+    status: int = COMMANDS[found.command](found)
+    return status
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; argparse ends the process with status 2 where it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="tiergate metadata",
+        description="Look at ALUs that no appliance has open, and repair them.",
+        epilog="exit status: 0 clean, or done; 1 problems were found, or are left",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    dump = commands.add_parser("dump", help="print every structure; writes nothing")
+    check = commands.add_parser("check", help="say what is wrong, and what to do about it; writes nothing")
+    repair = commands.add_parser("repair", help="repair what can be repaired safely; without --yes, say what that is")
+    repair.add_argument("--yes", action="store_true", help="do it")
+    for command in (dump, check, repair):
+        command.add_argument("paths", nargs="+", metavar="PATH", help="a file or block device")
+        command.add_argument("--json", action="store_true", help="results as JSON")
+    for command in (check, repair):
+        command.add_argument("--susid", default="", help="whose alus these are; else whose most of them are")
+    return parser.parse_args(list(argv))
+
+
+def _dump(found: argparse.Namespace) -> int:
     dumps = offline.dumped(found.paths)
     if found.json:
         render_json(dumps, sys.stdout)
     else:
         for dump in dumps:
             _write_dump(dump, sys.stdout)
-    return 0
+    return EXIT_CLEAN
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line; argparse ends the process with status 2 where it is wrong."""
-    parser = argparse.ArgumentParser(prog="tiergate metadata", description="Look at ALUs that no appliance has open.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    dump = commands.add_parser("dump", help="print every structure; writes nothing")
-    dump.add_argument("paths", nargs="+", metavar="PATH", help="a file or block device")
-    dump.add_argument("--json", action="store_true", help="the same as JSON")
-    return parser.parse_args(list(argv))
+def _check(found: argparse.Namespace) -> int:
+    checkup = offline.checked(found.paths, found.susid)
+    if found.json:
+        render_json(_plain(checkup), sys.stdout)
+    else:
+        _write(checkup.troubles, "no problems", sys.stdout)
+    return EXIT_CLEAN if checkup.clean else EXIT_PROBLEMS
+
+
+def _repair(found: argparse.Namespace) -> int:
+    if not found.yes:
+        checkup = offline.checked(found.paths, found.susid)
+        if found.json:
+            render_json(_plain(checkup), sys.stdout)
+        else:
+            _write(
+                [f"to be done with --yes: {repair}" for repair in checkup.repairs],
+                "nothing can be repaired",
+                sys.stdout,
+            )
+        return EXIT_PROBLEMS if checkup.repairs or not checkup.clean else EXIT_CLEAN
+    result = offline.repaired(found.paths, found.susid)
+    if found.json:
+        render_json({"done": list(map(str, result.done)), "left": _plain(result.left)}, sys.stdout)
+    else:
+        _write([f"done: {repair}" for repair in result.done], "nothing was repaired", sys.stdout)
+        _write([f"left: {trouble}" for trouble in result.left.troubles], "no problems are left", sys.stdout)
+    return EXIT_CLEAN if result.left.clean else EXIT_PROBLEMS
+
+
+COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
+    "dump": _dump,
+    "check": _check,
+    "repair": _repair,
+}
+
+
+def _write(lines: Sequence[object], none: str, out: TextIO) -> None:
+    """Write one line for each, or that there is none."""
+    out.writelines(f"{printable(str(line))}\n" for line in lines or [none])
+
+
+def _plain(checkup: Checkup) -> dict[str, object]:
+    """Give what was found for programs."""
+    return {
+        "clean": checkup.clean,
+        "susid": checkup.susid,
+        "problems": [
+            {
+                "path": trouble.path,
+                "where": trouble.finding.where,
+                "problem": trouble.finding.problem,
+                "detail": trouble.finding.detail,
+                "serious": trouble.serious,
+                "text": str(trouble),
+            }
+            for trouble in checkup.troubles
+        ],
+        "repairs": list(map(str, checkup.repairs)),
+    }
 
 
 def _write_dump(dump: Dumped, out: TextIO) -> None:

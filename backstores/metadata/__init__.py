@@ -9,6 +9,6 @@ laying, version_1                   a claim; a migration, and the version that i
 dirty                               which regions of a running mirror are dirty
 free, merge, mends                  free extents; the system image out of all ALUs, and what of it can be mended
 store                               the only one that does I/O
-dump                                tells all that lies on an ALU
+dump, checkup                       all that lies on an ALU; what is wrong with ALUs, and what can be repaired
 document                            makes the description of the format
 """

@@ -23,7 +23,7 @@ from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.gsformat import ActiveList, GsImage, GsPointer, ReservedRegion
 from backstores.metadata.layout import GS_LISTS, GS_POINTER_ADDRESSES, GS_RESERVED
 from backstores.metadata.sector import SECTOR_BYTES, SectorError, crc32c, seal, stored_wwn, unseal
-from backstores.metadata.steps import IO_UNIT, Flush, Step, Write, padded
+from backstores.metadata.steps import IO_UNIT, Flush, Reads, Span, Step, Write, padded, units
 from backstores.objects import Extent
 from backstores.wwn import Wwn, to_bytes
 
@@ -106,6 +106,15 @@ def recover(alu: Wwn, pointers: Pointers, bodies: Sequence[bytes]) -> Copy:
         except CorruptError as error:
             findings = (*findings, Finding(Problem.LOST, f"GS image of {_text(pointers.sector)}", str(error)))
     return Copy(alu, pointers, image, "; ".join(map(str, findings)), findings)
+
+
+def look(alu: Wwn) -> Reads[Copy]:
+    """Read what an ALU holds. An error of the ALU is raised."""
+    pointers = parse_pointers((yield Span(POINTERS.start_bytes, POINTERS.length_bytes)), alu)
+    bodies: list[bytes] = []
+    for extent in pointers.extents:
+        bodies.append((yield Span(extent.start_bytes, units(extent.length_bytes))))
+    return recover(alu, pointers, bodies)
 
 
 def store(copy: Copy, image: GsImage) -> tuple[list[Step], Copy]:

@@ -28,8 +28,7 @@ from backstores.metadata.gscopy import POINTERS, Copy
 from backstores.metadata.gsformat import GsImage, LegacyRecord, RosterEntry
 from backstores.metadata.gsquorum import REFORMED_EPOCHS, Candidate, Choice, Look
 from backstores.metadata.sector import following, stamped
-from backstores.metadata.steps import units
-from backstores.metadata.store import Clock, Storage, carry_out
+from backstores.metadata.store import Clock, Storage, answer, carry_out
 from backstores.wwn import Wwn
 
 NEVER: Final = GsImage(0, 0, 0, ())
@@ -71,7 +70,8 @@ class GsDisk:
     """An ALU that is there. ``disk`` tells what it would fail together with; ``generation`` is that of its objects.
 
     ``sound`` is false where newer objects were lost, so that their generation says nothing about the ALU's age.
-    ``copy`` is what it holds, None where that is not known; ``trouble`` the error that it answered with last.
+    ``copy`` is what it holds, None where that is not known; ``trouble`` the error that it answered with last;
+    ``fenced`` the epoch with which it was fenced here.
     """
 
     alu: Wwn
@@ -83,6 +83,7 @@ class GsDisk:
     sound: bool = True
     copy: Copy | None = None
     trouble: str = ""
+    fenced: int | None = None
 
     @property
     def look(self) -> Look:
@@ -200,9 +201,10 @@ class GsStore:
             await asyncio.gather(*(self._probe(disk, image) for disk in members))
             self._require_votes(image, {disk.alu for disk in members if not disk.why_not})
             current = all(disk.look.copy.image == image for disk in members if not disk.trouble)
+            late = await self._fence_late()
             wanted = gsquorum.next_members(image.members, self._candidates())
-            if image.before or not current or set(wanted) != set(image.members):
-                await self._change()
+            if late or image.before or not current or set(wanted) != set(image.members):
+                await self._change(late)
             self.error = None
 
     # How that is done
@@ -248,12 +250,19 @@ class GsStore:
         async def fence(disk: GsDisk) -> None:
             try:
                 await disk.fence.fence(epoch)
+                disk.fenced = epoch
             except TiergateError as error:
                 disk.trouble = str(error)
 
         asked = list(disks)
         await asyncio.gather(*(fence(disk) for disk in asked))
         return [disk.entry for disk in asked if not disk.trouble]
+
+    async def _fence_late(self) -> list[RosterEntry]:
+        """Fence what answered with an error when its turn was: older writers may still change it."""
+        late = [disk for disk in self.disks.values() if disk.fenced != self.epoch]
+        await asyncio.gather(*(self._read(disk) for disk in late if disk.trouble))
+        return await self._fence([disk for disk in late if not disk.trouble], self.epoch)
 
     async def _change(
         self,
@@ -329,9 +338,7 @@ class GsStore:
             disk.trouble = str(error)
 
     async def _fetch(self, disk: GsDisk) -> Copy:
-        pointers = gscopy.parse_pointers(await disk.storage.read(POINTERS.start_bytes, POINTERS.length_bytes), disk.alu)
-        bodies = [await disk.storage.read(e.start_bytes, units(e.length_bytes)) for e in pointers.extents]
-        return gscopy.recover(disk.alu, pointers, bodies)
+        return await answer(disk.storage, gscopy.look(disk.alu))
 
     def _candidates(self) -> list[Candidate]:
         return [Candidate(disk.alu, disk.disk) for disk in self.disks.values() if not disk.trouble]

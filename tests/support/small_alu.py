@@ -1,14 +1,16 @@
-"""A small ALU with something of everything, for what looks at ALUs from outside."""
+"""Small ALUs with something of everything, for what looks at ALUs from outside."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from backstores.metadata.gsstore import GsDisk, GsStore
 from backstores.metadata.store import AluMetadata
 from backstores.objects import AnyObject
+from backstores.wwn import new_device_wwn
 from tests.support.metadata import ALU, SIZE, SUSID, clock, mirror, partition, volume
 from tests.support.recording import Image, RecordingStorage, read
 
@@ -32,6 +34,57 @@ def small_alu(objects: tuple[AnyObject, ...] = SECOND) -> Image:
         await metadata.commit(objects)
         disk = GsDisk(ALU, "/disks/a", "disk", storage, metadata, metadata.generation)
         await GsStore(clock()).start([disk])
+
+    asyncio.run(go())
+    return storage.image
+
+
+def three_alus() -> list[Image]:
+    """Make three, all members of the GS set; a mirror has its legs on the first two."""
+    names = [new_device_wwn(lambda bits, number=number: number) for number in (1, 2, 3)]
+    storages = [RecordingStorage(SIZE) for _ in names]
+
+    async def go() -> None:
+        disks = []
+        shared = (volume(2, 3), mirror(3, [4, 5]))
+        legs = (partition(4, 8, alu=names[0], bitmap=9), partition(5, 8, alu=names[1], bitmap=9))
+        for number, (storage, name) in enumerate(zip(storages, names, strict=True)):
+            metadata = AluMetadata(storage, SIZE, clock())
+            await metadata.format(SUSID, name)
+            if number < len(legs):
+                await metadata.commit([*shared, legs[number]])
+            disks.append(GsDisk(name, f"/disks/{number}", str(number), storage, metadata, metadata.generation))
+        await GsStore(clock()).start(disks)
+
+    asyncio.run(go())
+    return [storage.image for storage in storages]
+
+
+def restarted(images: Sequence[Image]) -> list[Image]:
+    """Give ALUs after one more start of their appliance."""
+    storages = [RecordingStorage(SIZE, dict(image)) for image in images]
+
+    async def go() -> None:
+        disks = []
+        for number, storage in enumerate(storages):
+            metadata = AluMetadata(storage, SIZE, clock())
+            await metadata.inspect(SUSID)
+            alu = metadata.label.alu
+            disks.append(GsDisk(alu, f"/disks/{number}", str(number), storage, metadata, metadata.generation))
+        await GsStore(clock()).start(disks)
+
+    asyncio.run(go())
+    return [storage.image for storage in storages]
+
+
+def changed(image: Image, change: Callable[[AluMetadata], Awaitable[object]]) -> Image:
+    """Give an ALU after a change by its appliance."""
+    storage = RecordingStorage(SIZE, dict(image))
+
+    async def go() -> None:
+        metadata = AluMetadata(storage, SIZE, clock())
+        await metadata.inspect(SUSID)
+        await change(metadata)
 
     asyncio.run(go())
     return storage.image
