@@ -139,11 +139,14 @@ async def _repair(paths: Sequence[str], susid: str) -> Repaired:
         done: list[Repair] = []
         left = await _check_all(alus, susid)
         for _ in range(MOST_ROUNDS):
-            if not left.repairs:
+            tried = left.repairs
+            if not tried:
                 break
             await _carry_out(alus, left)
-            done += left.repairs
             left = await _check_all(alus, left.susid)
+            done += [repair for repair in tried if repair not in left.repairs]
+            if left.repairs == tried:
+                break  # the ALU has a bad sector
         return Repaired(tuple(done), left)
 
 
