@@ -11,6 +11,9 @@ that is under way. For a moment after a write the thread looks for the next one,
 who sleeps says so before it looks at the state for the last time, and the other changes the state before it looks
 who sleeps; all of it is sequentially consistent, so that one of them sees the other, and no wake-up is lost.
 
+Waking it up costs the one who asks as much as writing 100 KiB. So it is woken for what is large, and for what follows
+another write at once: it will be awake for the next. A small write that comes alone is left to ``end``.
+
 The thread runs without the GIL and touches no Python object: the buffer is exported from ``begin`` to ``end``.
 """
 
@@ -42,7 +45,7 @@ cdef extern from *:
     #endif
 
     enum state { EMPTY, POSTED, TAKEN, DONE, ENDING };
-    enum { SPIN_NS = 10000 };
+    enum { SPIN_NS = 10000, WAKING_PAYS_BYTES = 256 << 10 };
 
     typedef struct {
         _Atomic int state;
@@ -51,6 +54,7 @@ cdef extern from *:
         struct iovec vector;
         off_t offset;
         ssize_t answer;
+        int64_t ended; /* when the last write did */
         pthread_t thread;
     } slot_t;
 
@@ -114,19 +118,22 @@ cdef extern from *:
         return failed;
     }
 
-    static void slot_post(slot_t *slot, int state) {
-        atomic_store(&slot->state, state);
-        if (atomic_load(&slot->helper_sleeps)) wake(slot);
+    static void slot_begin(slot_t *slot) {
+        int pays = slot->vector.iov_len >= WAKING_PAYS_BYTES || now_ns() - slot->ended < SPIN_NS;
+        atomic_store(&slot->state, POSTED);
+        if (pays && atomic_load(&slot->helper_sleeps)) wake(slot);
     }
 
     static void slot_stop(slot_t *slot) {
-        slot_post(slot, ENDING);
+        atomic_store(&slot->state, ENDING);
+        if (atomic_load(&slot->helper_sleeps)) wake(slot);
         pthread_join(slot->thread, NULL);
     }
 
     static void slot_end(slot_t *slot) {
         if (take(slot, EMPTY)) {
             write_now(slot);
+            slot->ended = now_ns();
             return;
         }
         int64_t until = now_ns() + 2 * SPIN_NS; /* a thread that takes longer has lost its processor: maybe to us */
@@ -135,6 +142,7 @@ cdef extern from *:
         while (atomic_load(&slot->state) != DONE) sleep_while(slot, TAKEN);
         atomic_store(&slot->asker_sleeps, 0);
         atomic_store(&slot->state, EMPTY);
+        slot->ended = now_ns();
     }
     """
     struct iovec:
@@ -146,9 +154,8 @@ cdef extern from *:
         iovec vector
         int64_t offset
         Py_ssize_t answer
-    int POSTED
     int slot_start(slot_t *slot) nogil
-    void slot_post(slot_t *slot, int state) nogil
+    void slot_begin(slot_t *slot) nogil
     void slot_end(slot_t *slot) nogil
     void slot_stop(slot_t *slot) nogil
 
@@ -186,7 +193,7 @@ cdef class SecondHand:
         self.slot.vector.iov_base = self.buffer.buf
         self.slot.vector.iov_len = self.buffer.len
         self.slot.offset = offset
-        slot_post(&self.slot, POSTED)
+        slot_begin(&self.slot)
         return True
 
     def end(self):

@@ -15,7 +15,7 @@ from backstores.engine.beside import NoHand, second_hand
 from tests.support.engines import noise, view
 
 SecondHand = pytest.importorskip("backstores.engine._beside", reason="the extension was not built").SecondHand
-SIZE = 256 << 10
+SIZE = 1 << 20
 
 
 @pytest.fixture
@@ -72,11 +72,30 @@ def test_the_buffer_is_held_while_it_is_in_use(hand: SecondHand, fd: int) -> Non
 def test_an_error_is_answered_as_the_kernel_does(hand: SecondHand, tmp_path: Path, meanwhile: bool) -> None:
     (tmp_path / "file").touch()
     reading = os.open(tmp_path / "file", os.O_RDONLY)
-    assert hand.begin(reading, view(noise(512)), 0, 0)
+    assert hand.begin(reading, view(noise(SIZE)), 0, 0)  # large enough that the thread is woken
     if meanwhile:
         noise(SIZE)
     assert hand.end() == -errno.EBADF
     os.close(reading)
+
+
+def thread_state(comm: str = "second-hand") -> tuple[str, str]:
+    """Say of the one thread of this name whether it sleeps (S), and how often it has gone to sleep."""
+    found = [task for task in Path("/proc/self/task").iterdir() if (task / "comm").read_text().strip() == comm]
+    lines = (max(found, key=lambda task: int(task.name)) / "status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return fields["State"].split()[0], fields["voluntary_ctxt_switches"].strip()
+
+
+def test_a_small_write_that_comes_alone_wakes_nobody(hand: SecondHand, fd: int) -> None:
+    """Waking the thread would cost more than the write."""
+    before = thread_state()
+    while before[0] != "S" or before != thread_state():
+        before = thread_state()
+    assert hand.begin(fd, view(noise(512)), 0, 0)
+    assert thread_state() == before
+    assert hand.end() == 512
+    assert os.pread(fd, 512, 0) == noise(512)
 
 
 def test_an_end_without_a_beginning_is_a_bug(hand: SecondHand) -> None:
