@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import offline
 from backstores.alu.file import open_file
 from backstores.metadata.layout import GS_POINTER_ADDRESSES, MDR_ADDRESSES, label_addresses, table_addresses
 from cli.main import main
@@ -126,3 +127,26 @@ def test_a_file_that_is_not_there_is_not_made(alu: Path, capsys: pytest.CaptureF
     assert main(["metadata", "repair", "--yes", "b.img"]) == 1
     assert "b.img does not exist" in capsys.readouterr().err
     assert not Path("b.img").exists()
+
+
+def test_what_belongs_to_another_appliance_is_left(alu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """R2: a foreign ALU is named, and not a byte of it is written."""
+    break_copies(alu)
+    before = digest(alu)
+    assert main(["metadata", "repair", "--yes", "--susid=another", str(alu)]) == 0
+    assert "foreign: claimed by appliance tiergate-test" in capsys.readouterr().out
+    assert digest(alu) == before
+
+
+def test_a_repair_that_the_disk_does_not_take_ends(
+    alu: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector must not keep it going for ever, nor be told as repaired."""
+
+    async def in_vain(*_: object) -> None:
+        """Change nothing, as a disk does that has lost a sector."""
+
+    break_copies(alu)
+    monkeypatch.setattr(offline, "_carry_out", in_vain)
+    assert main(["metadata", "repair", "--yes", str(alu)]) == 1
+    assert capsys.readouterr().out.startswith("nothing was repaired\nleft: a.img: label at byte 16769024")
