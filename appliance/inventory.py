@@ -248,8 +248,8 @@ class Inventory:
 
     async def look_again(self, alu: OpenAlu) -> None:
         """See what an ALU is after something went wrong with it; one that can't be read any more is not used."""
-        alu.inspection = await alu.metadata.inspect(self._susid)
-        if not alu.owned:
+        owned, alu.inspection = alu.owned, await alu.metadata.inspect(self._susid)
+        if owned and not alu.owned:
             log.error("alu %s is not used: %s", alu.driver.path, alu.inspection.detail)
             for name in [name for name, driver in self.drivers.items() if driver is alu.driver]:
                 del self.drivers[name]

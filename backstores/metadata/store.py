@@ -25,7 +25,7 @@ from backstores.metadata import label as labels
 from backstores.metadata import laying, mdr, region, witness
 from backstores.metadata import table as tables
 from backstores.metadata.copies import Choice
-from backstores.metadata.findings import Finding
+from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.free import free_extents
 from backstores.metadata.inspection import Inspection, Ownership
 from backstores.metadata.label import Label
@@ -113,6 +113,7 @@ class AluMetadata:
         self._changing = asyncio.Lock()
         self._susid = ""
         self._own_epoch: int | None = None
+        self._untaken = False  # a fence has failed: another writer may be there, of an epoch that is not refused
         self._held: _Held | None = None
 
     @property
@@ -195,18 +196,36 @@ class AluMetadata:
             TiergateError: it could not be written or read.
         """
         async with self._alone():
+            self._untaken = True
             held, choice = await self._admitted(epoch)
             if held.directory.epoch < epoch or choice.findings:
                 fenced = mdr.renewed(replace(held.directory, epoch=epoch), held.directory, self._now_ns())
-                await carry_out(self._storage, mdr.commit(fenced, choice.order))
-            self._own_epoch = epoch
+                await self._put(mdr.commit(fenced, (address,)) for address in choice.order)
             found = await self._look(self._susid)
             held = self._usable()
+            self._own_epoch, self._untaken = epoch, False
             if found.choice.findings:
                 label = labels.renewed(replace(held.label, epoch=epoch), held.label, self._now_ns())
-                await carry_out(self._storage, labels.commit(label, found.choice.order))
+                try:
+                    await carry_out(self._storage, labels.commit(label, found.choice.order))
+                except TiergateError as error:  # others of its copies are good, and it has been taken over
+                    failed = Finding(Problem.UNFINISHED, "label", f"it can't be written again: {error}")
+                    return (*choice.findings, *found.findings, failed)
                 self._held = replace(held, label=label)
             return (*choice.findings, *found.findings)
+
+    async def _put(self, copies: Iterable[Iterable[Step]]) -> None:
+        """Write copies, each durable before the next is touched. One is enough: a bad sector must not stop a fence."""
+        errors: list[TiergateError] = []
+        written = 0
+        for steps in copies:
+            try:
+                await carry_out(self._storage, steps)
+                written += 1
+            except TiergateError as error:
+                errors.append(error)
+        if not written:
+            raise errors[0]
 
     async def commit(self, objects: Sequence[AnyObject], epoch: int | None = None) -> None:
         """Make these the objects on the ALU: all of them or, after any crash, still the old ones (M6).
@@ -220,11 +239,14 @@ class AluMetadata:
         Raises:
             UsageError: they don't fit, or contradict each other; nothing was written.
             FencedError: a writer of a later epoch has taken the ALU over; nothing was written.
-            TiergateError: a write or a flush failed; ``objects`` says which count here.
+            TiergateError: it could not be taken over; nothing was written. Or a write or a flush failed; ``objects``
+                says which count here.
         """
         async with self._alone():
             epoch = self._own_epoch or 0 if epoch is None else epoch
             held, _ = await self._admitted(epoch)
+            if self._untaken:
+                raise TiergateError(f"alu {held.label.alu} could not be taken over; that is tried again by and by")
             now_ns = self._now_ns()
             data = held.label.data
             change = region.commit(held.state, objects, held.directory, data, now_ns, epoch)

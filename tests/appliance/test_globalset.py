@@ -357,6 +357,26 @@ def test_an_older_appliance_is_refused_by_the_alus(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_an_alu_that_could_not_be_fenced_at_the_start_is_fenced_later(tmp_path: Path) -> None:
+    """M5: until then nothing on it is changed; from then on the older appliance changes nothing any more."""
+
+    async def scenario() -> None:
+        disks = await made(tmp_path, "a0", "a1", "a2")
+        (tmp_path / "b").mkdir()
+        async with running(tmp_path, disks, cleanly=False) as older:
+            fault = disks["a0"].fail(AluOp.WRITE, offset=12 << 10, length=8 << 10)
+            async with running(tmp_path / "b", disks, cleanly=False) as newer:
+                disks["a0"].mend(fault)
+                volume = await create(newer, "w", "a0")
+                refused = await older._inventory.by_path("a0").commit(())
+                assert refused is not None
+                assert "taken over by epoch" in str(refused)
+        async with running(tmp_path, disks) as sp:
+            assert volume.wwn in {found.wwn for found in sp.volumes()}
+
+    asyncio.run(scenario())
+
+
 def test_a_person_may_go_on_without_members_that_are_lost(tmp_path: Path) -> None:
     """M4: reform; the lost ones may return all the same, and count as what they are."""
 

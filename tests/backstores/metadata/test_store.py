@@ -384,6 +384,47 @@ def test_a_fence_mends_what_there_are_copies_of(address: int) -> None:
     assert opened(storage)[0].label == metadata.label
 
 
+def refuse_writes(monkeypatch: pytest.MonkeyPatch, storage: RecordingStorage, *addresses: int) -> None:
+    write = storage.write
+
+    async def written(offset: int, data: bytes) -> None:
+        if offset in addresses:
+            raise StorageFailed("input/output error")
+        await write(offset, data)
+
+    monkeypatch.setattr(storage, "write", written)
+
+
+@pytest.mark.parametrize("address", [*label_addresses(SIZE), *MDR_ADDRESSES])
+def test_a_sector_that_can_be_neither_read_nor_written_stops_no_fence(
+    address: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R1: there are other copies, and the ALU can be taken over and changed as ever."""
+    storage, metadata = claimed()
+    refuse_writes(monkeypatch, storage, address)
+    storage.unreadable = {address // SECTOR}
+    asyncio.run(metadata.fence(2))
+    asyncio.run(metadata.commit((volume(2, 1),)))
+    again, ownership = opened(storage)
+    assert (ownership, again.objects, again.epoch) == (Ownership.OWNED, metadata.objects, 2)
+
+
+def test_an_alu_that_could_not_be_taken_over_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """M5: an older writer may be there, that it does not refuse yet; once it is fenced all goes on."""
+    storage, metadata = claimed()
+    refuse_writes(monkeypatch, storage, *MDR_ADDRESSES)
+    with pytest.raises(StorageFailed):
+        asyncio.run(metadata.fence(2))
+    monkeypatch.undo()
+    storage.events.clear()
+    asyncio.run(metadata.inspect(SUSID))
+    with pytest.raises(TiergateError, match="could not be taken over"):
+        asyncio.run(metadata.commit((volume(2, 1),)))
+    assert storage.events == []
+    asyncio.run(metadata.fence(2))
+    asyncio.run(metadata.commit((volume(2, 1),)))
+
+
 def test_without_a_readable_mdr_directory_nothing_is_committed() -> None:
     """M5: nobody can say which epoch the ALU has seen."""
     storage, metadata = claimed()
