@@ -59,7 +59,7 @@ def subject(image: Image, path: str = "a.img") -> Subject:
 
 
 def checked(*images: Image) -> Checkup:
-    return check_up([subject(image, f"{name}.img") for name, image in zip("abc", images, strict=False)], SUSID)
+    return check_up([subject(image, f"{name}.img") for name, image in zip("abcd", images, strict=False)], SUSID)
 
 
 def texts(found: Checkup) -> str:
@@ -120,6 +120,15 @@ def test_an_object_without_its_copy_is_mended() -> None:
     assert "has no copy of it" in texts(found)
 
 
+def test_no_object_is_mended_below_a_majority_of_the_set() -> None:
+    """M4: what is missing here could have been dropped by the appliance that has the others."""
+    first, *others = three_alus()
+    without = changed(first, lambda alu: alu.commit(alu.objects[1:], alu.epoch))
+    found = checked(without, *(flipped(other, GS_POINTER_ADDRESSES[0] + 90) for other in others))
+    assert "has no copy of it" in texts(found)
+    assert found.repairs == ()
+
+
 def test_an_older_copy_is_named_and_left_alone() -> None:
     """R4: an ALU that was copied before the last start comes back."""
     old, *others = three_alus()
@@ -135,10 +144,11 @@ def test_what_is_lost_is_named() -> None:
     assert "1 changes up to generation 4 lie behind it" in texts(found)
 
 
-def test_a_newer_version_is_named_and_never_repaired() -> None:
-    """Version fields are honoured: a newer one is refused with its number."""
+@pytest.mark.parametrize("name", ["label-d", "mdr-directory-b", "table-c", "gs-pointer-b"])
+def test_a_newer_version_is_named_and_never_repaired(name: str) -> None:
+    """Version fields are honoured: a newer one is refused with its number, wherever it is met."""
     image = small_alu()
-    address = PLACES["label-d"][0]
+    address = PLACES[name][0]
     put(image, address, resealed(read(image, address, SECTOR), LabelSector, version=7))
     found = checked(flipped(image, PLACES["mdr-directory-a"][0] + 90))
     assert "format version 7" in texts(found)
@@ -166,6 +176,13 @@ def test_what_is_not_ours_is_named_and_left(image: Image, text: str) -> None:
 
 def test_of_two_copies_of_one_alu_neither_is_repaired() -> None:
     found = checked(small_alu(), small_alu())
+    assert "2 attached alus have its label" in texts(found)
+    assert found.repairs == ()
+
+
+def test_the_set_is_not_written_while_an_alu_is_there_twice() -> None:
+    first, second, third = three_alus()
+    found = checked(flipped(first, GS_POINTER_ADDRESSES[0] + 90), second, third, second)
     assert "2 attached alus have its label" in texts(found)
     assert found.repairs == ()
 
