@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from backstores.metadata import checkup, gscopy
+from backstores.metadata import gscopy
 from backstores.metadata.checkup import ADVICE, Checkup, Means, Subject, check_up, main_susid
 from backstores.metadata.findings import Problem
 from backstores.metadata.inspection import Ownership, inspect
@@ -157,9 +157,9 @@ def test_a_newer_version_is_named_and_never_repaired(name: str) -> None:
 
 def test_an_older_version_is_whole_and_not_repaired() -> None:
     """It is migrated by the appliance, when it starts."""
-    [only] = [checked(format_1.fixture().image)]
-    assert only.repairs == ()
-    assert "version" not in texts(only)
+    found = checked(format_1.fixture().image)
+    assert found.repairs == ()
+    assert "version" not in texts(found)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_set_is_not_written_while_an_alu_is_there_twice() -> None:
 def test_the_alus_are_whose_most_of_them_are() -> None:
     found: Sequence[Subject] = [subject(image) for image in ({}, small_alu())]
     assert main_susid(one.inspection for one in found) == SUSID
-    assert checkup.main_susid([]) == ""
+    assert main_susid([]) == ""
 
 
 def held_against(name: str, step: int) -> None:
