@@ -198,6 +198,7 @@ class AluMetadata:
         async with self._alone():
             self._untaken = True
             held, choice = await self._admitted(epoch)
+            self._held = held
             if held.directory.epoch < epoch or choice.findings:
                 fenced = mdr.renewed(replace(held.directory, epoch=epoch), held.directory, self._now_ns())
                 await self._put(mdr.commit(fenced, (address,)) for address in choice.order)
@@ -306,7 +307,7 @@ class AluMetadata:
     async def _look(self, susid: str) -> Inspection:
         found = await answer(self._storage, inspections.inspect(susid, self.size_bytes))
         self._susid = susid
-        self._held = None
+        before, self._held = self._held, None
         if found.ownership is Ownership.OWNED:
             assert found.label is not None
             assert found.directory is not None
@@ -315,6 +316,8 @@ class AluMetadata:
                 self._own_epoch = found.directory.epoch
             kept = dict(found.agreement.kept)
             self._held = _Held(found.label, found.directory, found.state, found.table, kept)
+            if before is not None and before.undo and before.directory == found.directory:
+                self._held = before  # what a failed commit left can be read, but may never have reached the disk
         return found
 
     async def _lay_out(self, laid_out: LaidOut, susid: str) -> None:

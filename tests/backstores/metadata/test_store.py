@@ -349,6 +349,19 @@ def test_a_fence_finds_what_the_older_writer_committed_last() -> None:
     assert opened(storage)[0].objects == (partition(1, 8), partition(2, 9))
 
 
+def test_what_a_failed_commit_left_is_not_believed_when_it_is_looked_at_again() -> None:
+    """M3: it is read from a cache, and the flush that failed has told that it may never reach the disk."""
+    storage, metadata = claimed()
+    storage.fail_after = 3
+    with pytest.raises(StorageFailed):
+        asyncio.run(metadata.commit((volume(2, 1),)))
+    storage.fail_after = None
+    asyncio.run(metadata.inspect(SUSID))
+    assert metadata.objects == ()
+    asyncio.run(metadata.commit((volume(4, 5),)))
+    assert opened(storage)[0].objects == metadata.objects == (volume(4, 5),)
+
+
 def test_what_a_failed_commit_left_is_not_taken_back_behind_a_later_writer() -> None:
     """M5, M6: that one has gone on from what it found, and where it was there are its own changes by now."""
     storage, metadata = claimed()
