@@ -146,6 +146,8 @@ class GlobalSet:
             await self.ready()
         except ReadOnlyError:
             return  # told
+        except TiergateError as error:  # such as a roster that has outgrown its room: the next look may find it mended
+            self._note(f"the GS set could not be looked after: {error}")
 
     async def reform(self) -> None:
         """Form the set anew of the ALUs that are there: a person gives up the members that are missing.
@@ -226,7 +228,9 @@ class GlobalSet:
 
     def _tell(self, error: BelowMajorityError | None) -> None:
         """Log that the set can't be changed, or can be again, once."""
-        text = str(self._refusal(error)) if error else ""
+        self._note(str(self._refusal(error)) if error else "")
+
+    def _note(self, text: str) -> None:
         if text and text != self._told:
             log.error("%s", text)
         elif self._told and not text:

@@ -186,6 +186,28 @@ def test_a_running_appliance_looks_after_its_set(tmp_path: Path, monkeypatch: py
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
+def test_a_set_that_can_not_be_looked_after_ends_no_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C3: such as one whose roster has outgrown its room. It is logged once, and the next look finds it mended."""
+
+    async def full() -> None:
+        raise UsageError("what the GS set keeps of 400 alus takes too much room")
+
+    async def scenario() -> None:
+        async with running(tmp_path, await made(tmp_path, *SIX)) as sp:
+            with monkeypatch.context() as broken:
+                broken.setattr(sp._gs._store, "tend", full)
+                await sp._gs.watch()
+                await sp._gs.watch()
+            await sp._gs.watch()
+
+    caplog.set_level("INFO")
+    asyncio.run(scenario())
+    assert caplog.text.count("400 alus") == 1
+    assert "agrees again" in caplog.text
+
+
 def test_a_change_that_does_not_concern_the_set_does_not_write_it(tmp_path: Path) -> None:
     """Making a volume must not cost a write on six disks."""
 
