@@ -72,6 +72,7 @@ def one_round(folder: Path, size_bytes: int, seconds: float, measured: Runs) -> 
             load(endpoint, WARM_UP, WARM_UP_S)
         for work in WORKS:
             for endpoint in endpoints:
+                os.sync()  # or what was written before, by another target or to fill a file, would be written back now
                 measured.setdefault((work, endpoint.name), []).append(load(endpoint, work, seconds))
 
 
