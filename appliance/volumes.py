@@ -1,7 +1,7 @@
 """The volumes of a storage processor: found on the ALUs, brought on line, changed, and stopped.
 
-What was found is judged by ``appliance.assembly``, and stored by ``appliance.objectstore``; of volumes that are a
-legacy ALU as it is, ``appliance.legacy`` does both. A volume that can serve does so at once, after an unclean stop,
+What lies on the ALUs, ``appliance.vsmdb`` collects and changes; of volumes that are a legacy ALU as it is,
+``appliance.legacy`` does. A volume that can serve does so at once, after an unclean stop,
 too: its dirty regions are copied meanwhile (D2).
 """
 
@@ -9,34 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from appliance import assembly
 from appliance.inventory import Inventory
 from appliance.legacy import LegacyAlus
 from appliance.messages import VolumeState, VolumeStatus
-from appliance.objectstore import ObjectStore, RolledBack
+from appliance.objectstore import RolledBack
+from appliance.vsmdb import Vsmdb, dirty_logs
 from backstores.alu.base import AluDriver
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
-from backstores.metadata.bitmap import Geometry, Place
 from backstores.metadata.legacy import DIRECT_LAYOUT, WHOLE_LAYOUTS
-from backstores.metadata.merge import SystemImage, system_image
-from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject, VolumeObject
+from backstores.objects import AnyObject, PartitionObject, VolumeObject
 from backstores.scsi.direct import DEVICE_COMMANDS, PLAIN_COMMANDS
 from backstores.scsi.store import UnitStore
 from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.volume import loss
-from backstores.volume.dirty import DirtyLog, LegLog
 from backstores.volume.passing import passer_of
 from backstores.volume.volume import Volume
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
-
-Make = Callable[[Engine, Geometry, Sequence[LegLog]], Awaitable[DirtyLog]]
 
 CLEAN_INTERVAL_S = 5.0
 """How often dirty regions grow older: an idle one is clear after two to three of these."""
@@ -87,22 +82,18 @@ class Volumes:
     legacy: LegacyAlus
     unit_store: UnitStore
     known: dict[Wwn, Known] = field(default_factory=dict)
-    store: ObjectStore = field(init=False)
-    _told: set[str] = field(default_factory=set)
+    vsmdb: Vsmdb = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = ObjectStore(self.inventory)
+        self.vsmdb = Vsmdb(self.engine, self.inventory)
 
     async def assemble(self, mend: bool = True) -> None:
         """Mend what the ALUs hold, unless they may not be changed; bring on line what is complete and is not yet."""
-        image = await self.store.mend() if mend else system_image(self.inventory.records())
-        self._tell(image)
         on_line = {wwn: known for wwn, known in self.known.items() if known.served is not None}
-        suspects = self.inventory.suspects
         found = {}
-        for tree in image.volumes:
-            judged = assembly.judge(tree, suspects)
-            found[tree.volume.wwn] = Known(judged.objects, judged.reason, judged.whole)
+        for judged in await self.vsmdb.collect(mend):
+            known = Known(judged.objects, judged.reason, judged.whole)
+            found[known.head.wwn] = known
         found |= {tree[0].wwn: Known(tree) for tree in self.legacy.volumes()}
         self.known = {**found, **on_line}
         waiting = iter([known for wwn, known in found.items() if wwn not in on_line])
@@ -114,29 +105,23 @@ class Volumes:
         for known in waiting:
             await self._bring_on_line(known)
 
-    def _tell(self, image: SystemImage) -> None:
-        """Log what is wrong with the metadata, each thing once."""
-        for finding in map(str, image.findings):
-            if finding not in self._told:
-                self._told.add(finding)
-                log.warning("%s", finding)
-
     async def _bring_on_line(self, known: Known) -> None:
         try:
             if known.reason:
                 raise UsageError(known.reason)
-            await self._serve(known, await self._dirty_logs(known.objects, known.objects, DirtyLog.load))
+            await self._serve(known)
         except TiergateError as error:
             known.reason = str(error)
             log.error("volume %s stays off line: %s", known.head.name, error)
             return
         log.info("volume %s is on line", known.head.name)
 
-    async def _serve(self, known: Known, logs: Mapping[Wwn, DirtyLog]) -> None:
+    async def _serve(self, known: Known) -> None:
         async def persist(changed: Sequence[AnyObject]) -> None:
             await self._record(known, changed)
 
         drivers = await self._drivers(known)
+        logs = await dirty_logs(self.engine, drivers, known.objects, known.objects)
         volume = Volume(known.objects, drivers, self.engine, logs, persist)
         unit = await self._unit(known, volume, drivers)
         await volume.publish_logs()
@@ -159,32 +144,15 @@ class Volumes:
         """Give the drivers of the ALUs that a volume may lie on."""
         return await self.legacy.open(known.objects) if known.is_legacy else self.inventory.drivers
 
-    def _store_of(self, known: Known) -> ObjectStore | LegacyAlus:
+    def _store_of(self, known: Known) -> Vsmdb | LegacyAlus:
         """Say who stores a volume's objects."""
-        return self.legacy if known.is_legacy else self.store
-
-    async def _dirty_logs(
-        self, among: Iterable[AnyObject], tree: Iterable[AnyObject], make: Make
-    ) -> dict[Wwn, DirtyLog]:
-        """Make the dirty-region logs of the mirrors among some objects of a tree."""
-        by_wwn = {obj.wwn: obj for obj in tree}
-        logs = {}
-        for mirror in among:
-            if isinstance(mirror, MirrorObject):
-                legs = []
-                for leg in mirror.legs:
-                    if leg.state is LegState.IN_SYNC:
-                        partition = assembly.first_partition(leg.child, by_wwn)
-                        driver = self.inventory.owned(partition.alu).driver
-                        legs.append(LegLog(leg.child, driver, Place.of(partition)))
-                logs[mirror.wwn] = await make(self.engine, Geometry.of(mirror), legs)
-        return logs
+        return self.legacy if known.is_legacy else self.vsmdb
 
     async def _record(self, known: Known, changed: Sequence[AnyObject]) -> None:
         """Make it durable that legs have failed."""
         newer = {obj.wwn: obj for obj in changed}
         objects = tuple(newer.get(obj.wwn, obj) for obj in known.objects)
-        await self.store.record(objects, changed, assembly.spared_alus(objects))
+        await self.vsmdb.record(objects, changed)
         known.objects = objects
 
     # What the management asks for
@@ -199,25 +167,14 @@ class Volumes:
         head = known.head
         if any(other.head.name == head.name for other in self.known.values()):
             raise UsageError(f"there is a volume {head.name!r} already")
-        if not known.is_legacy:  # its data are there already
-            await self._empty(objects)
-        logs = await self._dirty_logs(objects, objects, DirtyLog.create)
         await self._store_of(known).create(objects)
         try:
-            await self._serve(known, logs)
+            await self._serve(known)
         except TiergateError:
             await self._store_of(known).remove(head, whole=True)
             raise
         self.known[head.wwn] = known
         return known
-
-    async def _empty(self, objects: Iterable[AnyObject]) -> None:
-        """Give the space of new partitions back: hosts must find zeros, and legs be equal, whatever lay there."""
-        partitions = [obj for obj in objects if isinstance(obj, PartitionObject)]
-        self.inventory.require_room(partitions)
-        for partition in partitions:
-            driver = self.inventory.owned(partition.alu).driver
-            await self.engine.discard(driver, partition.extent.start_bytes, partition.extent.length_bytes)
 
     async def replace(self, objects: tuple[AnyObject, ...]) -> Known:
         """Go on with a grown tree: what is new is emptied, stored, and put under the running volume.
@@ -230,13 +187,13 @@ class Volumes:
             raise UsageError(f"volume {known.head.name!r} is off line: {known.reason}")
         volume = known.served.volume
         before = {obj.wwn for obj in known.objects}
+        await self.vsmdb.prepare(known.objects, objects)
         added = [obj for obj in objects if obj.wwn not in before]
-        await self._empty(added)
-        logs = await self._dirty_logs(added, objects, DirtyLog.create)
+        logs = await dirty_logs(self.engine, self.inventory.drivers, added, objects)
         async with volume.quiesced():
             objects = _newest(objects, known.objects)
             try:
-                await self.store.change(known.objects, objects, assembly.spared_alus(objects))
+                await self.vsmdb.change(known.objects, objects)
             except RolledBack as error:
                 known.objects = error.objects
                 volume.install(error.objects)
