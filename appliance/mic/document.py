@@ -16,11 +16,10 @@ import yaml
 
 from appliance.mic import values
 from appliance.mic.commands import CommandError
+from appliance.plainyaml import check_plain
 from backstores.errors import UsageError
 
 FORMAT: Final = 1
-MOST_LEVELS: Final = 8  # of nesting; a document of ours has four
-LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # msgspec's choice, too
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename="kebab"):
@@ -104,8 +103,10 @@ def read_document(text: str) -> Document:
         CommandError: it is no YAML, no document of ours, or an entry is wrong; says which.
     """
     try:
-        _check_shape(text)
+        check_plain(text)
         document = msgspec.yaml.decode(text.encode(), type=Document)
+    except UsageError as error:
+        raise CommandError(str(error)) from error
     except (msgspec.MsgspecError, yaml.YAMLError, ValueError) as error:  # ValueError: a number or date that is none
         raise CommandError(f"the file is no configuration: {' '.join(str(error).split())}") from error
     if document.tiergate != FORMAT:
@@ -125,29 +126,6 @@ def read_document(text: str) -> Document:
             except UsageError as error:
                 raise CommandError(f"{kind} {name}: {word}: {error}") from error
     return document
-
-
-def _check_shape(text: str) -> None:
-    """Refuse what a document of ours never has, and what could do harm (S2, S3).
-
-    Aliases can make a short text long, libyaml's nesting uses up the C stack, and a tag picks a constructor
-    whose errors repeat the value.
-
-    Raises:
-        CommandError: the text has one of them.
-        yaml.YAMLError: it is no YAML.
-    """
-    level = line = 0
-    for event in yaml.parse(text, Loader=LOADER):
-        line = event.start_mark.line + 1 if event.start_mark else line
-        if isinstance(event, yaml.AliasEvent):
-            raise CommandError(f"line {line} of the file has an alias (*): write it out")
-        if getattr(event, "tag", None) is not None:
-            raise CommandError(f"line {line} of the file has a tag (!): put quotes round a text that begins so")
-        level += isinstance(event, yaml.CollectionStartEvent)
-        level -= isinstance(event, yaml.CollectionEndEvent)
-        if level > MOST_LEVELS:
-            raise CommandError(f"line {line} of the file is nested deeper than {MOST_LEVELS} levels")
 
 
 Check = tuple[str, str, str, Callable[[str], object], object]
