@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from appliance.messages import AluState, AluStatus
 from appliance.recognition import Recognize, recognize_nothing
@@ -100,11 +100,32 @@ class OpenAlu:
         return AluState.STALE if self.stale else STATE_OF[self.inspection.ownership]
 
 
+class Opener(Protocol):
+    """What opens ALUs: the engine, or whoever knows the way to those that others have open."""
+
+    async def open(self, path: str, *, size_bytes: int | None = None) -> AluDriver:
+        """Open an ALU for the engine's use.
+
+        Raises:
+            TiergateError: it can't be opened.
+        """
+
+    async def release(self, driver: AluDriver) -> None:
+        """Let go of one."""
+
+
 class Inventory:
     """All open ALUs by path, in the order in which they were attached. ``missing``: those that should be there."""
 
-    def __init__(self, engine: Engine, susid: str, recognize: Recognize = recognize_nothing) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        susid: str,
+        recognize: Recognize = recognize_nothing,
+        opener: Opener | None = None,
+    ) -> None:
         self._engine = engine
+        self._opener: Opener = engine if opener is None else opener
         self._susid = susid
         self._recognize = recognize
         self._alus: dict[str, OpenAlu] = {}
@@ -162,11 +183,11 @@ class Inventory:
             raise UsageError(f"alu {path!r} is attached already")
         if size_bytes is not None:
             data_area(size_bytes)  # refuses a size before a file of it is made
-        driver = await self._engine.open(path, size_bytes=size_bytes)
+        driver = await self._opener.open(path, size_bytes=size_bytes)
         try:
             alu = await self._inspected(driver)
         except BaseException:
-            await self._engine.release(driver)
+            await self._opener.release(driver)
             raise
         self._alus[path] = alu
         self.missing.pop(path, None)
@@ -244,7 +265,7 @@ class Inventory:
         del self._alus[path]
         if alu.wwn is not None:
             del self.drivers[alu.wwn]
-        await self._engine.release(alu.driver)
+        await self._opener.release(alu.driver)
 
     async def look_again(self, alu: OpenAlu) -> None:
         """See what an ALU is after something went wrong with it; one that can't be read any more is not used."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from appliance.inventory import Inventory
 from appliance.legacy import LegacyAlus
 from appliance.messages import VolumeState, VolumeStatus
 from appliance.objectstore import RolledBack
-from appliance.vsmdb import Vsmdb, dirty_logs
+from appliance.vsmdb import Vsmdb, dirty_logs, newest
 from backstores.alu.base import AluDriver
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
@@ -191,7 +191,7 @@ class Volumes:
         added = [obj for obj in objects if obj.wwn not in before]
         logs = await dirty_logs(self.engine, self.inventory.drivers, added, objects)
         async with volume.quiesced():
-            objects = _newest(objects, known.objects)
+            objects = newest(objects, known.objects)
             try:
                 await self.vsmdb.change(known.objects, objects)
             except RolledBack as error:
@@ -309,9 +309,3 @@ async def _resynchronize(name: str, served: Served) -> None:
     except TiergateError as error:
         served.trouble = f"resynchronization ended: {error}"
         log.error("volume %s: %s", name, served.trouble)
-
-
-def _newest(objects: Sequence[AnyObject], current: Iterable[AnyObject]) -> tuple[AnyObject, ...]:
-    """Give a tree with those objects that changed meanwhile (a leg has failed) as they are now (D3)."""
-    now = {obj.wwn: obj for obj in current}
-    return tuple(max(obj, now.get(obj.wwn, obj), key=lambda one: one.generation) for obj in objects)

@@ -125,4 +125,10 @@ def _leg_log(drivers: Mapping[Wwn, AluDriver], child: Wwn, partition: PartitionO
     driver = drivers.get(partition.alu)
     if driver is None:
         raise UsageError(f"alu {partition.alu} is not attached")
-    return LegLog(child, driver, Place.of(partition))
+    return LegLog.of(child, driver, Place.of(partition))
+
+
+def newest(objects: Sequence[AnyObject], current: Iterable[AnyObject]) -> tuple[AnyObject, ...]:
+    """Give a tree with those objects that changed meanwhile (a leg has failed) as they are now (D3)."""
+    now = {obj.wwn: obj for obj in current}
+    return tuple(max(obj, now.get(obj.wwn, obj), key=lambda one: one.generation) for obj in objects)

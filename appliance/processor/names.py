@@ -1,0 +1,36 @@
+"""What the parts of a system call each other on the internal fabrics: iSCSI names, and WWNs that derive from others."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from backstores.wwn import COMPANY_ID, Wwn
+
+VENDOR_BITS: Final = 100
+
+
+def internal_target(iqn: str, sp: str) -> str:
+    """Name the target at which a storage processor shows its first tier to others."""
+    return f"{iqn}.{sp}.t1"
+
+
+def tier_initiator(iqn: str, sp: str) -> str:
+    """Name a storage processor as it comes for first-tier objects of others (RRN)."""
+    return f"{iqn}.{sp}.t2"
+
+
+def master_initiator(iqn: str, sp: str, epoch: int) -> str:
+    """Name the MVSP of an epoch as it comes for the ALUs of others: a later one is another initiator (M5)."""
+    return f"{iqn}.{sp}.mvsp.{epoch}"
+
+
+def pass_through(path: str) -> Wwn:
+    """Name an ALU as it passes through: by its path, since one that is nobody's has no name yet."""
+    return _derived("pass-through", path)
+
+
+def _derived(kind: str, of: str) -> Wwn:
+    digest = hashlib.sha256(f"{kind} {of}".encode()).digest()
+    vendor = int.from_bytes(digest, "big") & ((1 << VENDOR_BITS) - 1)
+    return Wwn(f"{0x6 << 124 | COMPANY_ID << VENDOR_BITS | vendor:032x}")
