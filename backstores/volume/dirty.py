@@ -25,11 +25,16 @@ from backstores.wwn import Wwn
 
 @dataclass(frozen=True, slots=True)
 class LegLog:
-    """Where one leg (a child of the mirror) keeps its copy of the bitmap."""
+    """Where one leg (a child of the mirror) keeps its copy of the bitmap.
+
+    ``place`` is where it lies on its ALU, which is what its sectors say. A driver that shows a part of the ALU only has
+    it somewhere else, ``moved_bytes`` further on (or, below zero, back).
+    """
 
     child: Wwn
     driver: AluDriver
     place: Place
+    moved_bytes: int = 0
 
 
 class DirtyLog:
@@ -146,7 +151,8 @@ class DirtyLog:
     async def _write_leg(self, leg: LegLog, batch: Batch) -> LeafFailed | None:
         try:
             for write in batch.writes(leg.place):
-                await self._engine.write(leg.driver, write.offset, (memoryview(write.data),), durable=True)
+                offset = write.offset + leg.moved_bytes
+                await self._engine.write(leg.driver, offset, (memoryview(write.data),), durable=True)
         except AluError as error:
             return LeafFailed(leg.place.leg, Op.WRITE, error.errno, 0, f"dirty-region bitmap: {error}")
         return None
@@ -155,7 +161,7 @@ class DirtyLog:
 async def _load_leg(engine: Engine, geometry: Geometry, leg: LegLog) -> Loaded:
     raw = bytearray(geometry.length_bytes)
     try:
-        await engine.read(leg.driver, leg.place.start_bytes, (memoryview(raw),))
+        await engine.read(leg.driver, leg.place.start_bytes + leg.moved_bytes, (memoryview(raw),))
     except AluError:
         raw = bytearray()  # decoding nothing gives "all dirty", with a finding
     return decode(bytes(raw), geometry, leg.place)
