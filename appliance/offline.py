@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from backstores.alu.base import PAGE_BYTES, AluDriver, AluError
+from backstores.alu.base import PAGE_BYTES, AluDriver
 from backstores.alu.location import disk_of
 from backstores.engine.engine import Engine
 from backstores.engine.storage import DriverStorage
-from backstores.metadata import dump, gscopy
+from backstores.metadata import checkup, dump
 from backstores.metadata.checkup import Checkup, Means, Repair, Subject, check_up, main_susid
 from backstores.metadata.dump import Structure
 from backstores.metadata.gsstore import GsDisk, GsStore
 from backstores.metadata.inspection import Inspection, Ownership, inspect
-from backstores.metadata.layout import FORMAT_VERSION, data_area
+from backstores.metadata.layout import data_area
 from backstores.metadata.mends import mended
-from backstores.metadata.store import AluMetadata, answer
+from backstores.metadata.steps import Flush
+from backstores.metadata.store import AluMetadata, answer, carry_out
 
 __all__ = ["Checkup", "Dumped", "Repaired", "checked", "dumped", "repaired"]
 
@@ -123,14 +125,7 @@ async def _check_all(alus: Sequence[Opened], susid: str) -> Checkup:
 
 
 async def _subject(alu: Opened, susid: str) -> Subject:
-    found = await alu.inspect(susid)
-    if found.ownership is not Ownership.OWNED or found.label is None or found.version != FORMAT_VERSION:
-        return Subject(alu.path, found)
-    try:
-        copy = await answer(alu.storage, gscopy.look(found.label.alu))
-    except AluError as error:
-        copy = gscopy.unreadable(found.label.alu, str(error))
-    return Subject(alu.path, found, copy)
+    return await answer(alu.storage, checkup.look(alu.path, susid, alu.size_bytes))
 
 
 async def _repair(paths: Sequence[str], susid: str) -> Repaired:
@@ -151,6 +146,7 @@ async def _repair(paths: Sequence[str], susid: str) -> Repaired:
 
 
 async def _carry_out(alus: Sequence[Opened], found: Checkup) -> None:
+    now_ns = time.time_ns()
     for alu in alus:
         mine = [repair for repair in found.repairs if repair.path == alu.path]
         if mine:
@@ -158,6 +154,9 @@ async def _carry_out(alus: Sequence[Opened], found: Checkup) -> None:
             await metadata.fence(metadata.epoch)  # copies of label and MDR directory
             todo = [mend for repair in mine for mend in repair.mends]
             await metadata.commit(mended(metadata.objects, todo), metadata.epoch)  # and the partition table
+            bitmaps_again = [step for repair in mine for one in repair.renewals for step in one.writes(now_ns)]
+            async with metadata.writing(metadata.epoch):
+                await carry_out(alu.storage, [*bitmaps_again, Flush()])
     if any(repair.means is Means.GS_SET for repair in found.repairs):
         disks = [await _disk(alu, found.susid) for alu in alus if await _owned(alu, found.susid)]
         await GsStore().start(disks)

@@ -44,6 +44,8 @@ class BitmapSector(Sector, size=512, order="little"):
 
 
 REGIONS_OF_A_SECTOR: Final = BitmapSector.bits.width
+MOST_BYTES: Final = units(-(-MOST_REGIONS // REGIONS_OF_A_SECTOR) * SECTOR_BYTES)
+"""No bitmap is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +179,40 @@ def decode(raw: bytes, geometry: Geometry, place: Place) -> Loaded:
     for index in range(geometry.sectors):
         first = index * REGIONS_OF_A_SECTOR
         inside = range(first, min(first + REGIONS_OF_A_SECTOR, geometry.regions))
-        address = place.start_bytes + index * SECTOR_BYTES
         try:
-            sector = unseal(BitmapSector, raw[index * SECTOR_BYTES : (index + 1) * SECTOR_BYTES], address)
-            _check_identity(sector, geometry, place, index)
+            sector = parse_sector(raw, geometry, place, index)
         except SectorError as error:
-            findings.append(error.finding(f"bitmap at byte {address}"))
+            findings.append(error.finding(f"bitmap at byte {place.start_bytes + index * SECTOR_BYTES}"))
             dirty.update(inside)
             continue
         stamps.append(Stamp(sector.generation, sector.time_ns))
-        dirty.update(region for region in _ones(sector.bits, first) if region in inside)
+        dirty.update(region for region in regions_of(sector) if region in inside)
     newest = Stamp(max(s.generation for s in stamps), max(s.time_ns for s in stamps))
     return Loaded(frozenset(dirty), newest, tuple(findings))
+
+
+def parse_sector(raw: bytes, geometry: Geometry, place: Place, index: int) -> BitmapSector:
+    """Take a sector out of a leg's bitmap.
+
+    Raises:
+        SectorError: it is none, or that of something else.
+    """
+    at = index * SECTOR_BYTES
+    sector = unseal(BitmapSector, raw[at : at + SECTOR_BYTES], place.start_bytes + at)
+    found = (sector.alu, sector.mirror, sector.leg, sector.index, sector.regions, sector.region_blocks)
+    names = (to_bytes(place.alu), to_bytes(geometry.mirror), to_bytes(place.leg))
+    if found != (*names, index, geometry.regions, geometry.region_blocks):
+        raise SectorError(Problem.FOREIGN, "it belongs to another mirror or leg, or to another size")
+    return sector
+
+
+def regions_of(sector: BitmapSector) -> Iterator[int]:
+    """Yield the dirty regions that a sector names."""
+    first = sector.index * REGIONS_OF_A_SECTOR
+    for number, byte in enumerate(sector.bits):
+        for bit in range(8) if byte else ():
+            if byte >> bit & 1:
+                yield first + number * 8 + bit
 
 
 def merge(legs: Iterable[Loaded], geometry: Geometry) -> Loaded:
@@ -199,17 +223,3 @@ def merge(legs: Iterable[Loaded], geometry: Geometry) -> Loaded:
     newest = Stamp(max(leg.stamp.generation for leg in read), max(leg.stamp.time_ns for leg in read))
     findings = tuple(finding for leg in read for finding in leg.findings)
     return Loaded(frozenset().union(*(leg.dirty for leg in read)), newest, findings)
-
-
-def _check_identity(sector: BitmapSector, geometry: Geometry, place: Place, index: int) -> None:
-    found = (sector.alu, sector.mirror, sector.leg, sector.index, sector.regions, sector.region_blocks)
-    names = (to_bytes(place.alu), to_bytes(geometry.mirror), to_bytes(place.leg))
-    if found != (*names, index, geometry.regions, geometry.region_blocks):
-        raise SectorError(Problem.FOREIGN, "it belongs to another mirror or leg, or to another size")
-
-
-def _ones(bits: bytes, first: int) -> Iterator[int]:
-    for number, byte in enumerate(bits):
-        for bit in range(8) if byte else ():
-            if byte >> bit & 1:
-                yield first + number * 8 + bit

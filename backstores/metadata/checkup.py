@@ -2,7 +2,8 @@
 
 Nothing is decided anew: each ALU is judged by ``inspection``, the GS set by ``gsquorum``, the objects by ``merge``. A
 repair is what a start of the appliance would do, too: copies are written again from those that count, objects are
-mended as ``mends`` allows, the GS set is taken up by a majority. What one of these could not prove stays as it is.
+mended as ``mends`` allows, the bitmaps of a mirror are made alike, the GS set is taken up by a majority. What one of
+these could not prove stays as it is.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from backstores.errors import CorruptError
-from backstores.metadata import gscopy, gsquorum, legacy, version_1
+from backstores.errors import CorruptError, TiergateError
+from backstores.metadata import bitmaps, gscopy, gsquorum, legacy, version_1
+from backstores.metadata.bitmaps import Renewal
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.gsformat import GsImage, Usage
 from backstores.metadata.gsquorum import Choice, Look
-from backstores.metadata.inspection import Inspection, Ownership
+from backstores.metadata.inspection import Inspection, Ownership, inspect
 from backstores.metadata.mends import Mend, mends, summary
 from backstores.metadata.merge import AluRecord, SystemImage, system_image
+from backstores.metadata.steps import Reads
 from backstores.wwn import Wwn
 
 ADVICE: Final[Mapping[Problem, str]] = {
@@ -38,7 +41,7 @@ ADVICE: Final[Mapping[Problem, str]] = {
     Problem.OVERLAP: "look which of the two volumes has good data, and delete the other",
     Problem.INVALID: "what it belongs to can't be used; restore the volume",
     Problem.MISSING: "give all alus of the appliance; with all of them there, repair puts what it can",
-    Problem.ORPHAN: "with all alus there, repair drops it",
+    Problem.ORPHAN: "with all alus there, repair drops an object; a bitmap stays, and does no harm",
     Problem.CONTRADICTION: "neither counts; find out which alu is a copy, and leave that one out",
 }
 """What a person does about a finding."""
@@ -46,17 +49,21 @@ ADVICE: Final[Mapping[Problem, str]] = {
 LOSSES: Final = frozenset({Problem.LOST, Problem.UNREADABLE, Problem.DAMAGED})
 """By these the objects of an ALU may be older than they were, without it being a copy."""
 
+HARMLESS: Final = frozenset({Problem.UNFINISHED, Problem.ORPHAN})
+"""What is no trouble with a bitmap: what power failures leave, and what nothing reads."""
+
 NO_TROUBLE: Final = frozenset({Ownership.BLANK, Ownership.DATA, Ownership.FOREIGN})
 """What is no ALU of this appliance: named, and left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An ALU that was looked at, and its copy of the GS image."""
+    """An ALU that was looked at, its copy of the GS image, and the dirty-region bitmaps on it."""
 
     path: str
     inspection: Inspection
     copy: gscopy.Copy | None = None
+    bitmaps: bitmaps.Raw = field(default_factory=dict)
 
     @property
     def alu(self) -> Wwn:
@@ -80,6 +87,21 @@ class Subject:
         return self.inspection.version != version_1.VERSION
 
 
+def look(path: str, susid: str, size_bytes: int) -> Reads[Subject]:
+    """Look at an ALU for the appliance ``susid``."""
+    found = yield from inspect(susid, size_bytes)
+    if found.ownership is not Ownership.OWNED or found.label is None or found.state is None:
+        return Subject(path, found)
+    raw = yield from bitmaps.look(found.state.objects, found.findings)
+    if found.version == version_1.VERSION:
+        return Subject(path, found, bitmaps=raw)
+    try:
+        copy = yield from gscopy.look(found.label.alu)
+    except TiergateError as error:
+        copy = gscopy.unreadable(found.label.alu, str(error))
+    return Subject(path, found, copy, raw)
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """One thing that is wrong on an ALU; without a path it is wrong between ALUs. Only what is ``serious`` counts."""
@@ -98,6 +120,7 @@ class Means(enum.StrEnum):
 
     COPIES = "copies"
     OBJECTS = "objects"
+    BITMAPS = "bitmaps"
     GS_SET = "GS set"
 
 
@@ -109,6 +132,7 @@ class Repair:
     means: Means
     text: str
     mends: tuple[Mend, ...] = ()
+    renewals: tuple[Renewal, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}" if self.path else self.text
@@ -141,11 +165,14 @@ def check_up(subjects: Sequence[Subject], susid: str) -> Checkup:
     used = [one for one in owned if one.alu not in choice.stale]
     records = [_record(one) for one in used]
     image = system_image(records)
+    examined = bitmaps.examine(image, {name: raw for one in used for name, raw in one.bitmaps.items()})
     troubles = [trouble for one in subjects for trouble in _of_one(one)]
+    paths = {one.alu: one.path for one in used}
+    troubles += [Trouble(paths[alu], finding, finding.problem not in HARMLESS) for alu, finding in examined.findings]
     told = {trouble.finding for trouble in troubles}
     together = [*_of_the_set(choice, used), *(finding for finding in image.findings if finding not in told)]
     troubles += [Trouble("", finding, finding.problem is not Problem.UNFINISHED) for finding in together]
-    return Checkup(susid, tuple(troubles), tuple(_repairs(used, records, image, choice)))
+    return Checkup(susid, tuple(troubles), tuple(_repairs(used, records, image, examined.renewals, choice)))
 
 
 def _record(one: Subject) -> AluRecord:
@@ -204,7 +231,11 @@ def _absent(image: GsImage, used: Sequence[Subject]) -> list[Wwn]:
 
 
 def _repairs(
-    used: Sequence[Subject], records: Sequence[AluRecord], image: SystemImage, choice: Choice
+    used: Sequence[Subject],
+    records: Sequence[AluRecord],
+    image: SystemImage,
+    renewals: Sequence[Renewal],
+    choice: Choice,
 ) -> Iterator[Repair]:
     for one in used:
         if one.current and _newer(one):
@@ -219,10 +250,22 @@ def _repairs(
         mine = tuple(mend for mend in todo if mend.alu == one.alu)
         if mine and _mendable(one):
             yield Repair(one.path, Means.OBJECTS, f"mend objects: {summary(mine)}", mine)
+    yield from _of_bitmaps(used, renewals)
     members = [one for one in used if one.alu in gsquorum.holders(choice.image)]
     bad = any(one.copy is not None and one.copy.findings for one in members)
     if (bad or choice.image.before or _late(choice.image, used)) and all(map(_mendable, used)):
         yield Repair("", Means.GS_SET, "write the GS set again to its members, in a new epoch")
+
+
+def _of_bitmaps(used: Iterable[Subject], renewals: Sequence[Renewal]) -> Iterator[Repair]:
+    """Make the bitmaps of those mirrors alike whose legs may all be written, ALU by ALU."""
+    mendable = {one.alu: one.path for one in used if _mendable(one)}
+    barred = {renewal.geometry.mirror for renewal in renewals if renewal.place.alu not in mendable}
+    for alu, path in mendable.items():
+        mine = tuple(one for one in renewals if one.place.alu == alu and one.geometry.mirror not in barred)
+        if mine:
+            number = f"{len(mine)} dirty-region bitmap{'s' if len(mine) > 1 else ''}"
+            yield Repair(path, Means.BITMAPS, f"write {number} again, with all that any leg has", renewals=mine)
 
 
 def _newer(one: Subject) -> bool:

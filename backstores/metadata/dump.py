@@ -7,16 +7,17 @@ told. The fields of a structure are those of its declaration, so that none can b
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
 
-from backstores.errors import CorruptError, TiergateError
-from backstores.metadata import gscopy, gsformat, legacy, mdr, records, version_1
+from backstores.errors import CorruptError, TiergateError, UsageError
+from backstores.metadata import bitmaps, gscopy, gsformat, legacy, mdr, records, version_1
 from backstores.metadata import label as labels
 from backstores.metadata import table as tables
+from backstores.metadata.bitmap import BitmapSector, Geometry, Place, parse_sector
 from backstores.metadata.findings import Problem
 from backstores.metadata.gscopy import POINTERS, Pointers
 from backstores.metadata.gsformat import ActiveList, GsPointer, ReservedRegion
@@ -34,12 +35,12 @@ from backstores.metadata.region import BODY_OFFSET, ChangeSector, RegionSector
 from backstores.metadata.sector import SECTOR_BYTES, Sector, SectorError, crc32c, unseal, version_of
 from backstores.metadata.steps import IO_UNIT, Reads, Span, units
 from backstores.metadata.table import ZERO_SECTOR, EntryFormat, EntryState, TableSector
-from backstores.objects import Extent
+from backstores.objects import Extent, PartitionObject
 from backstores.wire import Bits, Wire
 from backstores.wwn import Wwn
 
 LETTERS: Final = "ABCD"
-WWN_FIELDS: Final = frozenset({"alu", "name"})
+WWN_FIELDS: Final = frozenset({"alu", "name", "mirror", "leg"})
 NOTHING_KNOWN: Final = frozenset({Problem.ABSENT, Problem.NEWER})  # fields would be guesses
 
 
@@ -79,6 +80,7 @@ def describe(found: Inspection, size_bytes: int) -> Reads[list[Structure]]:
     where = found.directory or region_plan(size_bytes)
     for number, address in enumerate(where.regions):
         told += yield from _region(LETTERS[number], Extent(address, where.region_bytes), found, number)
+    told += yield from _bitmaps(found)
     return sorted(told, key=lambda structure: structure.address)
 
 
@@ -318,3 +320,41 @@ def _reserved(raw: bytes) -> object:
         except TiergateError as error:
             told.append({"alu": record.alu, "damaged": str(error)})
     return {"records": told}
+
+
+def _bitmaps(found: Inspection) -> Reads[list[Structure]]:
+    """Tell the dirty-region bitmaps; which count, the mirrors say whose objects are here, too."""
+    objects = found.state.objects if found.state is not None else ()
+    by_partition = {leg.partition.wwn: leg for leg in bitmaps.legs(objects)}
+    raw = yield from bitmaps.look(objects, found.findings)
+    told: list[Structure] = []
+    for item in objects:
+        if item.wwn in raw and isinstance(item, PartitionObject):
+            told += _bitmap(raw[item.wwn], Place.of(item), by_partition.get(item.wwn))
+    return told
+
+
+def _bitmap(raw: bytes, place: Place, leg: bitmaps.Leg | None) -> Iterator[Structure]:
+    """Tell the sectors of a bitmap; of one that no mirror has, the first."""
+    try:
+        geometry = Geometry.of(leg.mirror) if leg is not None else None
+    except UsageError as error:
+        yield Structure(f"bitmap of {place.leg}", place.start_bytes, Standing.DAMAGED, str(error))
+        return
+    used = leg is not None and leg.used
+
+    def counts(sector: bytes, address: int) -> bool:
+        if geometry is None:
+            unseal(BitmapSector, sector, address)
+        else:
+            parse_sector(raw, geometry, place, (address - place.start_bytes) // SECTOR_BYTES)
+        return used
+
+    for index in range(geometry.sectors if geometry is not None else 1):
+        sector = raw[index * SECTOR_BYTES :][:SECTOR_BYTES]
+        name = f"bitmap of {place.leg}, sector {index}"
+        one = _told(name, place.start_bytes + index * SECTOR_BYTES, sector, BitmapSector, counts)
+        if one.fields:
+            values = {key: value for key, value in one.fields.items() if key != BitmapSector.bits.name}
+            one = replace(one, fields=values, content=bitmaps.told(BitmapSector(sector)))
+        yield one

@@ -123,6 +123,23 @@ def test_objects_and_the_gs_set_are_repaired_over_several_alus(
     assert main(["metadata", "check", *paths]) == 0
 
 
+def test_the_bitmaps_of_a_mirror_are_made_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D2: all that a damaged bitmap could have said is dirty on both legs then, as after a start."""
+    monkeypatch.chdir(tmp_path)
+    first, *others = three_alus()
+    images = dict(zip(("a.img", "b.img", "c.img"), (flipped(first, (9 << 20) + 200), *others), strict=True))
+    paths = [stored(image, tmp_path / name).name for name, image in images.items()]
+    assert main(["metadata", "repair", "--yes", *paths]) == 0
+    assert "done: a.img: write 1 dirty-region bitmap again" in capsys.readouterr().out
+    assert main(["metadata", "check", *paths]) == 0
+    assert "1 of 1 regions are dirty: the next start copies them" in capsys.readouterr().out
+    for path in paths[:2]:
+        assert main(["metadata", "dump", path]) == 0
+        assert "dirty 1, which 0" in capsys.readouterr().out
+
+
 def test_a_file_that_is_not_there_is_not_made(alu: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metadata", "repair", "--yes", "b.img"]) == 1
     assert "b.img does not exist" in capsys.readouterr().err

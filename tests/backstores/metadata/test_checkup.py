@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from backstores.metadata import gscopy
-from backstores.metadata.checkup import ADVICE, Checkup, Means, Subject, check_up, main_susid
+from backstores.metadata.checkup import ADVICE, Checkup, Means, Subject, check_up, look, main_susid
 from backstores.metadata.findings import Problem
-from backstores.metadata.inspection import Ownership, inspect
 from backstores.metadata.label import LabelSector
 from backstores.metadata.layout import (
     GS_LISTS,
@@ -28,11 +27,13 @@ from tests.support.small_alu import FIRST, SECOND, changed, restarted, small_alu
 
 UNIT = 4096
 LIVE = SMALL.regions[1]
+BITMAP = 9 << 20
 PLACES: Mapping[str, tuple[int, int]] = {
     **{f"label-{name}": (at, SECTOR) for name, at in zip("abcd", label_addresses(SIZE), strict=True)},
     **{f"mdr-directory-{name}": (at, SECTOR) for name, at in zip("ab", MDR_ADDRESSES, strict=True)},
     **{f"table-{name}": (at, SECTOR) for name, at in zip("abcd", table_addresses(SIZE), strict=True)},
     **{f"gs-pointer-{name}": (at, SECTOR) for name, at in zip("ab", GS_POINTER_ADDRESSES, strict=True)},
+    "bitmap": (BITMAP, SECTOR),
     "gs-list-older": (GS_LISTS[0].start_bytes, 43),
     "gs-list-live": (GS_LISTS[1].start_bytes, 110),
     "gs-reserved": (GS_RESERVED[0].start_bytes, 10),
@@ -52,10 +53,7 @@ EVERY = 61  # bytes from one flip to the next, where not all are tried
 
 
 def subject(image: Image, path: str = "a.img") -> Subject:
-    found = answered(inspect(SUSID, SIZE), image)
-    if found.ownership is not Ownership.OWNED or found.label is None or found.version == 1:
-        return Subject(path, found)
-    return Subject(path, found, answered(gscopy.look(found.label.alu), image))
+    return answered(look(path, SUSID, SIZE), image)
 
 
 def checked(*images: Image) -> Checkup:
@@ -135,6 +133,24 @@ def test_an_older_copy_is_named_and_left_alone() -> None:
     found = checked(flipped(old, PLACES["label-b"][0] + 90), *restarted([old, *others])[1:])
     assert "it is an older copy: epoch 1, while the appliance has fenced it with 2 since" in texts(found)
     assert found.repairs == ()
+
+
+def test_a_damaged_bitmap_is_named_and_made_like_that_of_the_other_leg() -> None:
+    """D2: what it could have said counts as dirty, on both legs."""
+    first, second, third = three_alus()
+    found = checked(flipped(first, BITMAP + 200), second, third)
+    assert f"a.img: bitmap at byte {BITMAP}: damaged" in texts(found)
+    assert [(repair.path, repair.means) for repair in found.repairs] == [
+        ("a.img", Means.BITMAPS),
+        ("b.img", Means.BITMAPS),
+    ]
+
+
+def test_bitmaps_stay_while_a_newer_release_has_written_on_an_alu_of_their_mirror() -> None:
+    first, second, third = three_alus()
+    put(second, PLACES["table-b"][0], resealed(read(second, PLACES["table-b"][0], SECTOR), LabelSector, version=7))
+    found = checked(flipped(first, BITMAP + 200), second, third)
+    assert Means.BITMAPS not in means(found)
 
 
 def test_what_is_lost_is_named() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from backstores.metadata import dump
 from backstores.metadata.dump import Standing, Structure
 from backstores.metadata.inspection import inspect
 from backstores.metadata.layout import FRONT_LABELS, GS_POINTER_ADDRESSES, MDR_ADDRESSES, SMALL, label_addresses
+from backstores.objects import Leg, LegState, MirrorObject
 from tests.support import format_1
 from tests.support.metadata import SIZE, SUSID, answered, flipped
 from tests.support.recording import SECTOR, Image, put, read
-from tests.support.small_alu import small_alu
+from tests.support.small_alu import FIRST, SECOND, small_alu
 
+BITMAP = 9 << 20
 CHANGES = (SMALL.regions[1] + 8192, SMALL.regions[1] + 16384)
 
 
@@ -22,7 +25,7 @@ def told(image: Image, unreadable: tuple[int, ...] = ()) -> dict[int, Structure]
 
 
 def test_every_structure_is_told() -> None:
-    """R1, R2, R3, R4: labels, directories, GS boot region, object regions with their log, tables."""
+    """R1, R2, R3, R4: labels, directories, GS boot region, object regions with their log, tables, bitmaps."""
     found = [(one.name, one.standing.value) for one in told(small_alu()).values()]
     assert found == [
         ("label A", "live"),
@@ -40,6 +43,8 @@ def test_every_structure_is_told() -> None:
         ("object region B, change", "live"),
         ("partition table A, sector 0", "live"),
         ("partition table B, sector 0", "live"),
+        ("bitmap of 60254470000000000000000000000004, sector 0", "live"),
+        ("bitmap of 60254470000000000000000000000005, sector 0", "live"),
         ("partition table C, sector 0", "live"),
         ("partition table D, sector 0", "live"),
         ("label C", "live"),
@@ -76,6 +81,18 @@ def test_of_a_copy_that_has_lost_a_sector_this_is_told() -> None:
     assert told(image)[table.address].standing is Standing.DAMAGED
 
 
+def test_a_bitmap_is_told_by_what_its_mirror_makes_of_it() -> None:
+    """D2: a damaged one counts as dirty; one that no mirror has, or whose leg has failed, does not count."""
+    damaged = told(flipped(small_alu(), BITMAP + 200))[BITMAP]
+    assert damaged.standing is Standing.DAMAGED
+    assert damaged.content is not None
+    assert told(small_alu(FIRST))[BITMAP].standing is Standing.EMPTY
+    mirror = SECOND[1]
+    assert isinstance(mirror, MirrorObject)
+    failed = msgspec.structs.replace(mirror, legs=(Leg(mirror.legs[0].child, LegState.FAILED), mirror.legs[1]))
+    assert told(small_alu((SECOND[0], failed, *SECOND[2:])))[BITMAP].standing is Standing.OLDER
+
+
 def test_bodies_are_told_in_plain_values() -> None:
     body = told(small_alu())[CHANGES[0]].content
     assert isinstance(body, dict)
@@ -86,7 +103,10 @@ def test_version_1_is_told_as_what_it_is() -> None:
     """An older version is honoured: its label has other fields, and there is no MDR directory."""
     image = format_1.fixture().image
     found = told(image)
-    assert list(found) == [*FRONT_LABELS, *SMALL.regions]
+    bitmap = format_1.LEG.bitmap
+    assert bitmap is not None
+    assert list(found) == [*FRONT_LABELS, *SMALL.regions, bitmap.start_bytes]
+    assert found[bitmap.start_bytes].content == {"dirty": 2, "which": "0, 3071"}
     assert found[FRONT_LABELS[0]].fields["susid"] == SUSID
     assert found[SMALL.regions[1]].standing is Standing.LIVE
 
