@@ -93,6 +93,7 @@ class Role(enum.StrEnum):
 class InstanceState(enum.StrEnum):
     """What an instance of a volume does at a storage processor."""
 
+    ABSENT = "absent"  # there is none
     OFF_LINE = "off line"
     ON_LINE = "on line"
     HELD = "held"
