@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 
 from appliance import assembly
 from appliance.assembly import Judged
@@ -18,10 +18,11 @@ from appliance.objectstore import ObjectStore
 from backstores.alu.base import AluDriver
 from backstores.engine.engine import Engine
 from backstores.errors import UsageError
-from backstores.metadata.bitmap import Geometry, Place
+from backstores.metadata.bitmap import Geometry
 from backstores.metadata.merge import SystemImage, system_image
 from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject, VolumeObject
 from backstores.volume.dirty import DirtyLog, LegLog
+from backstores.volume.references import leg_log
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
@@ -99,33 +100,30 @@ async def dirty_logs(
     among: Iterable[AnyObject],
     tree: Iterable[AnyObject],
     make: MakeLog = DirtyLog.load,
+    remote: Container[Wwn] = (),
 ) -> dict[Wwn, DirtyLog]:
     """Load or create the dirty-region logs of the mirrors among some objects of a tree.
 
+    ``drivers`` has ALUs by their names, and the partitions in ``remote``, which others have, by theirs.
+
     Raises:
-        UsageError: the ALU of a leg in sync is not there.
+        UsageError: a leg in sync can't be reached.
     """
     by_wwn = {obj.wwn: obj for obj in tree}
     mirrors = [obj for obj in among if isinstance(obj, MirrorObject)]
-    legs = [
-        [
-            _leg_log(drivers, leg.child, assembly.first_partition(leg.child, by_wwn))
-            for leg in mirror.legs
-            if leg.state is LegState.IN_SYNC
-        ]
-        for mirror in mirrors
-    ]
+
+    def log_of(child: Wwn) -> LegLog:
+        partition = assembly.first_partition(child, by_wwn)
+        driver = drivers.get(partition.wwn if partition.wwn in remote else partition.alu)
+        if driver is None:
+            raise UsageError(f"alu {partition.alu} is not attached")
+        return leg_log(child, partition, driver, remote)
+
+    legs = [[log_of(leg.child) for leg in mirror.legs if leg.state is LegState.IN_SYNC] for mirror in mirrors]
     made = await asyncio.gather(
         *(make(engine, Geometry.of(mirror), some) for mirror, some in zip(mirrors, legs, strict=True))
     )
     return {mirror.wwn: one for mirror, one in zip(mirrors, made, strict=True)}
-
-
-def _leg_log(drivers: Mapping[Wwn, AluDriver], child: Wwn, partition: PartitionObject) -> LegLog:
-    driver = drivers.get(partition.alu)
-    if driver is None:
-        raise UsageError(f"alu {partition.alu} is not attached")
-    return LegLog.of(child, driver, Place.of(partition))
 
 
 def newest(objects: Sequence[AnyObject], current: Iterable[AnyObject]) -> tuple[AnyObject, ...]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from appliance.namespaces import inside
@@ -27,7 +28,10 @@ from backstores.scsi.target import Exposed, TargetDevice, TargetNexus
 from backstores.scsi.unit import LogicalUnit
 from backstores.wwn import Wwn
 
-GROUP_TAG = 1
+GROUP_TAG: Final = 1
+
+
+MakeUnit = Callable[[], LogicalUnit]
 
 
 @dataclass(slots=True)
@@ -37,18 +41,22 @@ class Peer:
     secret: bytes = field(repr=False)
     units: dict[int, LogicalUnit] = field(default_factory=dict)
 
-    def add(self, units: Iterable[LogicalUnit]) -> None:
-        """Give LUNs to units that have none yet, the lowest that are free."""
-        there = set(self.units.values())
-        free = (number for number in itertools.count() if number not in self.units)
-        for unit in units:
-            if unit not in there:
-                self.units[next(free)] = unit
+    def add(self, makers: Mapping[Wwn, MakeUnit]) -> None:
+        """Give LUNs to what has none yet, the lowest that are free.
 
-    def drop(self, units: Iterable[LogicalUnit]) -> None:
+        Each initiator has a unit of its own: storage tells of a loss once, and whoever flushes must hear of it (D1).
+        """
+        there = {unit.identity.wwn for unit in self.units.values()}
+        numbers = itertools.count()
+        for wwn in makers.keys() - there:
+            self.units[next(number for number in numbers if number not in self.units)] = makers[wwn]()
+
+    def drop(self, wwns: Container[Wwn]) -> None:
         """Take units out of the map."""
-        gone = set(units)
-        self.units = {number: unit for number, unit in self.units.items() if unit not in gone}
+        for number, unit in list(self.units.items()):
+            if unit.identity.wwn in wwns:
+                unit.close()
+                del self.units[number]
 
 
 class InternalTarget:
@@ -93,20 +101,21 @@ class InternalTarget:
 
     # What the VCM has granted
 
-    def grant(self, initiator: str, secret: str, units: Iterable[LogicalUnit]) -> None:
-        """Show units to an initiator, besides those that it sees already; its sessions learn of it."""
-        peer = self._peers.get(initiator)
-        if peer is None or peer.secret != secret.encode():
-            peer = self._peers[initiator] = Peer(secret.encode(), dict(peer.units) if peer else {})
-        peer.add(units)
+    def grant(self, initiator: str, secret: str, makers: Mapping[Wwn, MakeUnit]) -> None:
+        """Show things to an initiator, besides those that it sees already; its sessions learn of it."""
+        peer = self._peers.setdefault(initiator, Peer(secret.encode()))
+        if peer.secret != secret.encode():
+            peer.secret = secret.encode()
+            self._registry.drop_host(initiator, "its secret has changed")
+        peer.add(makers)
         self._refresh(initiator)
 
-    def withdraw(self, units: Iterable[LogicalUnit], but: Iterable[str] = ()) -> None:
-        """Show units no more, except to the initiators in ``but``."""
-        gone, spared = tuple(units), set(but)
-        for initiator in self._peers.keys() - spared:
-            self._peers[initiator].drop(gone)
-            self._refresh(initiator)
+    def withdraw(self, wwns: Container[Wwn], but: Container[str] = ()) -> None:
+        """Show things no more, except to the initiators in ``but``."""
+        for initiator, peer in self._peers.items():
+            if initiator not in but:
+                peer.drop(wwns)
+                self._refresh(initiator)
 
     async def end(self, initiators: Iterable[str]) -> None:
         """Let initiators in no more, and return when nothing of theirs is under way."""
@@ -114,7 +123,8 @@ class InternalTarget:
             peer = self._peers.pop(initiator, None)
             self._registry.drop_host(initiator, "it was told off")
             for unit in peer.units.values() if peer else ():
-                await runner.drained([task for task in unit.tasks if task.aborted])
+                unit.close()
+                await runner.drained(tuple(unit.tasks))
 
     @property
     def initiators(self) -> tuple[str, ...]:
@@ -147,8 +157,3 @@ class InternalTarget:
         nexus = self._device.open_nexus(f"{initiator},i,0x{isid.hex()}", self._luns(initiator), group_tag=group_tag)
         self._owners[nexus] = initiator
         return nexus
-
-
-def wwns_of(units: Iterable[LogicalUnit]) -> tuple[Wwn, ...]:
-    """Name units."""
-    return tuple(unit.identity.wwn for unit in units)
