@@ -18,6 +18,8 @@ ERRORS = frozenset({"backstores.errors", "backstores.errors.TiergateError", "bac
 
 SHELLS = frozenset(
     {
+        "backstores/iscsi/initiator/session.py",  # connects
+        "backstores/iscsi/initiator/transport.py",  # receives and sends
         "backstores/iscsi/portal.py",  # listens
         "backstores/iscsi/transport.py",  # receives and sends
         "backstores/metadata/gsstore.py",  # the same for the GS set

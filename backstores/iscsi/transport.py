@@ -35,16 +35,22 @@ def shown(text: str) -> str:
     return ascii(text)[1:-1][:SHOWN_CHARACTERS]
 
 
+class Keeper(Protocol):
+    """A connection that shares a receive buffer."""
+
+    kept: bytes  # its unhandled bytes while the buffer is another's
+
+
 class ReceiveBuffer:
-    """The portal's one receive buffer. ``start`` and ``end`` bound the owner's unhandled bytes."""
+    """The one receive buffer of a portal, or of an initiator. ``start`` and ``end`` bound the owner's unhandled bytes."""
 
     def __init__(self) -> None:
         self.raw = bytearray(RECEIVE_BYTES)
         self.view = memoryview(self.raw)
-        self.owner: ConnectionProtocol | None = None
+        self.owner: Keeper | None = None
         self.start = self.end = 0
 
-    def claim(self, owner: ConnectionProtocol) -> None:
+    def claim(self, owner: Keeper) -> None:
         """Make the buffer hold a connection's unhandled bytes, and save the former owner's."""
         if self.owner is not owner:
             if self.owner is not None:
@@ -54,7 +60,7 @@ class ReceiveBuffer:
             self.view[: self.end] = owner.kept
             owner.kept = b""
 
-    def release(self, owner: ConnectionProtocol) -> None:
+    def release(self, owner: Keeper) -> None:
         """Forget a connection that has ended."""
         if self.owner is owner:
             self.owner = None

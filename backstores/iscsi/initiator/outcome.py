@@ -1,0 +1,63 @@
+"""How a command ended, in the words of the kernel: from status and sense data to an errno, by tables.
+
+SPC-4 clause 4.5 and annex F.2 have the codes. What is named neither by its code nor by its key is an I/O error.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Final
+
+from backstores.errors import TiergateError
+from backstores.iscsi.initiator.tasks import Task
+from backstores.scsi.model import Status
+from backstores.scsi.sense import Condition, Key, codes_of
+
+RECOVERED_ERROR: Final = 0x1
+ABORTED_COMMAND: Final = 0xB
+
+BY_STATUS: Final[Mapping[int | None, int]] = {
+    Status.GOOD: 0,
+    Status.CONDITION_MET: 0,
+    Status.BUSY: errno.EBUSY,
+    Status.TASK_SET_FULL: errno.EBUSY,
+    Status.RESERVATION_CONFLICT: errno.EBUSY,
+    None: errno.ENOTCONN,
+}
+BY_CODE: Final[Mapping[tuple[int, int, int], int]] = {
+    Condition.SPACE_ALLOCATION_FAILED.value: errno.ENOSPC,
+    Condition.INVALID_OPERATION_CODE.value: errno.EOPNOTSUPP,
+    Condition.UNIT_NOT_SUPPORTED.value: errno.ENODEV,
+}
+BY_KEY: Final[Mapping[int, int]] = {
+    RECOVERED_ERROR: 0,
+    Key.NOT_READY: errno.ENODEV,
+    Key.ILLEGAL_REQUEST: errno.EINVAL,
+    Key.DATA_PROTECT: errno.EROFS,
+    Key.MISCOMPARE: errno.EILSEQ,
+}
+
+
+class CommandFailed(TiergateError):
+    """A command that did not end well."""
+
+    def __init__(self, number: int, what: str, sense: bytes = b"") -> None:
+        super().__init__(f"{what} failed ({errno.errorcode[number]})")
+        self.errno = number
+        self.sense = sense
+
+
+class ConnectionLost(CommandFailed):
+    """A command without an answer: nobody knows whether it was carried out."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(errno.ENOTCONN, what)
+
+
+def errno_of(task: Task) -> int:
+    """Give the errno of a task that has ended; 0: it was carried out."""
+    if task.status != Status.CHECK_CONDITION:
+        return BY_STATUS.get(task.status, errno.EIO)
+    codes = codes_of(task.sense)
+    return BY_CODE.get(codes, BY_KEY.get(codes[0], errno.EIO))
