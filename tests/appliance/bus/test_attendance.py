@@ -73,6 +73,5 @@ def test_who_has_slept_does_not_think_that_all_others_are_dead() -> None:
     assert liveness.tick(0) == []
     assert liveness.tick(60) == []
     liveness.heard("a", 60.1)
-    assert liveness.tick(60.5) == []
+    assert liveness.tick(60.5) == ["dead"]
     assert liveness.tick(61) == []
-    assert liveness.tick(61.5) == ["dead"]
