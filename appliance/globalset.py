@@ -79,11 +79,11 @@ class GlobalSet:
         self._store = GsStore()
         self._told = ""
 
-    async def start(self) -> None:
-        """Take the set up, or form it, with all ALUs there are."""
+    async def start(self, least_epoch: int = 0) -> None:
+        """Take the set up, or form it, with all ALUs there are; in an epoch that is not below ``least_epoch``."""
         disks = [await self._disk(alu) for alu in self._inventory if alu.owned]
         try:
-            await self._store.start(disks)
+            await self._store.start(disks, least_epoch)
         except BelowMajorityError as error:
             self._tell(error)
         self._set_aside()

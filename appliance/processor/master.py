@@ -1,20 +1,17 @@
 """The hands of the MVSP: the VSMDB on all ALUs of the system, its own and those that pass through others (R9).
 
-Whatever SP has an ALU open, it is read and written here alone. What the MVSP makes of it, the *system image*, is
-given out in parts: each volume carries the serial number of its last change, and whoever has seen a number asks for
-what came after it.
+Whatever SP has an ALU open, it is read and written here alone. What to do in which epoch, and what has changed in the
+system image since somebody asked, the MVSM decides (``appliance.mvsm``).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
-from appliance.assembly import Judged
 from appliance.control.orders import (
     Admit,
     BeMaster,
@@ -28,8 +25,9 @@ from appliance.control.orders import (
     Reform,
     TakeUp,
 )
-from appliance.control.reports import Committed, ImagePart, Result, Taken
-from appliance.control.values import PART_VOLUMES, AluAt, VolumeImage
+from appliance.control.reports import Committed, Result, Taken
+from appliance.control.values import AluAt, VolumeImage
+from appliance.decisions import RecordLegs
 from appliance.globalset import GlobalSet
 from appliance.inventory import Inventory, OpenAlu, Opener
 from appliance.messages import AluStatus, GsState
@@ -38,11 +36,13 @@ from appliance.recognition import Recognize, recognize_nothing
 from appliance.vsmdb import Vsmdb, newest
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
-from backstores.objects import AnyObject, LegState, MirrorObject, VolumeObject
-from backstores.volume.loss import without_legs
+from backstores.objects import AnyObject, VolumeObject
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
+
+
+MasterAction = MasterOrder | RecordLegs
 
 
 class AluOpener(Opener, Protocol):
@@ -56,61 +56,57 @@ class AluOpener(Opener, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A volume of the system image; None once it is gone."""
-
-    serial: int
-    image: VolumeImage | None
-
-
 class Master:
-    """An MVSP at work, for one epoch."""
+    """An MVSP at work, in one epoch."""
 
     def __init__(
         self, epoch: int, engine: Engine, susid: str, opener: AluOpener, recognize: Recognize = recognize_nothing
     ) -> None:
-        self.epoch = epoch
+        self._epoch = epoch
         self._opener = opener
         self._inventory = Inventory(engine, susid, recognize, opener)
         self._gs = GlobalSet(engine, self._inventory)
         self._vsmdb = Vsmdb(engine, self._inventory)
-        self._image: dict[Wwn, Entry] = {}
-        self._serial = 0
+        self._trees: dict[Wwn, VolumeImage] = {}
         self._taken_up = False
 
-    async def carry_out(self, order: MasterOrder) -> Result | None:
-        """Do what is ordered; the caller has compared the epochs, and gives one order at a time.
+    async def carry_out(self, action: MasterAction) -> tuple[Result | None, Sequence[VolumeImage] | None]:
+        """Do what is ordered, one order at a time; give the whole system image, too, if all of it may have changed.
 
         Raises:
             TiergateError: it can't be done, or failed.
         """
-        match order:
-            case BeMaster():
-                pass  # this MVSP was made by that order
+        match action:
+            case BeMaster() | Collect() | FailLegs():
+                raise AssertionError(f"{type(action).__name__} is no work for hands")
             case Admit():
-                await self._admit(order)
+                return None, await self._admit(action.alus)
             case TakeUp():
-                return await self._take_up()
+                await self._gs.start(self._epoch)
+                self._taken_up = True
+                return await self._taken()
             case Reform():
-                return await self._reform()
-            case Collect():
-                return self._collect(order.cursor)
+                await self._gs.reform()
+                return await self._taken()
             case Claim():
-                return await self._claim(order)
+                return await self._claim(action), None
             case Dismiss():
-                return await self._dismiss(order.path)
+                return await self._dismiss(action.path), None
             case Commit():
                 await self._gs.ready()
-                return await self._commit(order)
-            case FailLegs():
-                return await self._fail_legs(order)
-        return None
+                return await self._commit(action), None
+            case RecordLegs():
+                await self._vsmdb.record(action.objects, action.changed)
+                return self._stored(action.volume, action.objects), None
 
     async def close(self) -> None:
-        """Let go of all ALUs: another is the MVSP, or the system stops."""
+        """Let go of all ALUs, cleanly: the system stops."""
         if self._taken_up:
             await self._gs.seal()
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Let go of all ALUs and write nothing: another is the MVSP."""
         for alu in list(self._inventory):
             await self._inventory.detach(alu.driver.path)
 
@@ -121,11 +117,11 @@ class Master:
 
     # ALUs
 
-    async def _admit(self, order: Admit) -> None:
-        """Take ALUs in. One that can't be reached is missing, and holds the others up by nothing (C3)."""
+    async def _admit(self, alus: Sequence[AluAt]) -> Sequence[VolumeImage] | None:
+        """Take ALUs in. One that can't be reached is missing, and holds up no other (C3)."""
         there = {alu.driver.path for alu in self._inventory}
         came = []
-        for at in order.alus:
+        for at in alus:
             try:
                 await self._opener.admit(at)
                 if at.path not in there:
@@ -133,21 +129,22 @@ class Master:
             except TiergateError as error:
                 log.error("alu %s can't be reached: %s", at.path, error)
                 self._inventory.missing[at.path] = str(error)
-        if self._taken_up and came:
-            for alu in filter(lambda one: one.owned, came):
-                await self._gs.admit(alu)
-            await self._collect_anew()
+        if not self._taken_up or not came:
+            return None
+        for alu in filter(lambda one: one.owned, came):
+            await self._gs.admit(alu)
+        return await self._collected()
 
-    async def _take_up(self) -> Taken:
-        await self._gs.start()
-        self._taken_up = True
-        await self._collect_anew()
-        return Taken(epoch=self.epoch, gs=self._gs.status())
+    async def _taken(self) -> tuple[Taken, Sequence[VolumeImage]]:
+        gs = self._gs.status()
+        return Taken(epoch=max(self._epoch, gs.epoch), gs=gs), await self._collected()
 
-    async def _reform(self) -> Taken:
-        await self._gs.reform()
-        await self._collect_anew()
-        return Taken(epoch=self.epoch, gs=self._gs.status())
+    async def _collected(self) -> Sequence[VolumeImage]:
+        """Mend, where that is allowed, and give all volumes."""
+        found = await self._vsmdb.collect(mend=self._gs.status().state is not GsState.READ_ONLY)
+        images = [VolumeImage(judged.objects, judged.reason, judged.whole) for judged in found]
+        self._trees = {image.objects[0].wwn: image for image in images}
+        return images
 
     async def _claim(self, order: Claim) -> Committed:
         await self._gs.ready()
@@ -168,32 +165,6 @@ class Master:
 
     # Volumes
 
-    async def _collect_anew(self) -> None:
-        """Mend, where that is allowed, and note what has changed since the last time."""
-        found = await self._vsmdb.collect(mend=self._gs.status().state is not GsState.READ_ONLY)
-        there = {judged.objects[0].wwn: _image(judged) for judged in found}
-        for wwn in [*there, *(wwn for wwn, entry in self._image.items() if entry.image and wwn not in there)]:
-            self._note(wwn, there.get(wwn))
-
-    def _note(self, volume: Wwn, image: VolumeImage | None) -> None:
-        before = self._image.get(volume)
-        if before is None or before.image != image:
-            self._serial += 1
-            self._image[volume] = Entry(self._serial, image)
-
-    def _collect(self, cursor: int) -> ImagePart:
-        later = sorted(
-            ((entry.serial, wwn, entry.image) for wwn, entry in self._image.items() if entry.serial > cursor),
-            key=lambda row: row[0],
-        )
-        part = later[:PART_VOLUMES]
-        return ImagePart(
-            volumes=tuple(image for _, _, image in part if image is not None),
-            gone=tuple(wwn for _, wwn, image in part if image is None),
-            cursor=part[-1][0] if part else max(cursor, self._serial),
-            more=len(later) > len(part),
-        )
-
     async def _commit(self, order: Commit) -> Committed:
         match order.change:
             case Change.CREATE:
@@ -211,38 +182,21 @@ class Master:
         try:
             await self._vsmdb.change(current.objects, objects)
         except RolledBack as error:
-            self._note(order.volume, msgspec.structs.replace(current, objects=error.objects))
+            self._trees[order.volume] = msgspec.structs.replace(current, objects=error.objects)
             raise
         return self._stored(order.volume, objects)
 
     async def _delete(self, volume: Wwn) -> Committed:
         current = self._known(volume)
-        await self._vsmdb.remove(_head(current.objects), current.whole)
-        self._note(volume, None)
+        head = current.objects[0]
+        assert isinstance(head, VolumeObject)
+        await self._vsmdb.remove(head, current.whole)
+        del self._trees[volume]
         return self._committed(None, self._below(current.objects))
 
-    async def _fail_legs(self, order: FailLegs) -> Committed:
-        """Record that legs have failed. Those that the tree says so of already are no news, and cost no write."""
-        current = self._known(order.volume)
-        lost = set(order.legs)
-        changed = [
-            without_legs(obj, lost & _in_sync(obj))
-            for obj in current.objects
-            if isinstance(obj, MirrorObject) and lost & _in_sync(obj)
-        ]
-        for mirror in changed:
-            if not _in_sync(mirror):
-                raise UsageError(f"mirror {mirror.wwn[-8:]} has no leg in sync but those that are to be given up")
-        newer = {obj.wwn: obj for obj in changed}
-        objects = tuple(newer.get(obj.wwn, obj) for obj in current.objects)
-        if changed:
-            await self._vsmdb.record(objects, changed)
-        return self._stored(order.volume, objects)
-
     def _stored(self, volume: Wwn, objects: Sequence[AnyObject]) -> Committed:
-        image = VolumeImage(tuple(objects))
-        self._note(volume, image)
-        return self._committed(image, self._below(objects))
+        self._trees[volume] = VolumeImage(tuple(objects))
+        return self._committed(self._trees[volume], self._below(objects))
 
     def _below(self, objects: Sequence[AnyObject]) -> list[OpenAlu]:
         found = (self._inventory.by_wwn(wwn) for wwn in placement(objects))
@@ -255,22 +209,12 @@ class Master:
         return msgspec.structs.replace(alu.status(), gs_member=self._gs.is_member(alu))
 
     def _known(self, volume: Wwn) -> VolumeImage:
-        entry = self._image.get(volume)
-        if entry is None or entry.image is None:
+        image = self._trees.get(volume)
+        if image is None:
             raise UsageError(f"there is no volume {volume}")
-        return entry.image
+        return image
 
-
-def _head(objects: Sequence[AnyObject]) -> VolumeObject:
-    head = objects[0] if objects else None
-    if not isinstance(head, VolumeObject):
-        raise UsageError("the definition of a volume does not begin with a volume object")
-    return head
-
-
-def _image(judged: Judged) -> VolumeImage:
-    return VolumeImage(judged.objects, judged.reason, judged.whole)
-
-
-def _in_sync(mirror: MirrorObject) -> set[Wwn]:
-    return {leg.child for leg in mirror.legs if leg.state is LegState.IN_SYNC}
+    @property
+    def images(self) -> Sequence[VolumeImage]:
+        """All volumes as they are known now: what a change that failed may have left."""
+        return list(self._trees.values())

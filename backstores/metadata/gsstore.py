@@ -114,11 +114,12 @@ class GsStore:
         self.stale: dict[Wwn, str] = {}
         self.error: BelowMajorityError | None = None  # why nothing may be changed
         self._generation = 0  # the highest that was tried in this epoch
+        self._least_epoch = 0
         self._now_ns: Final = now_ns
         self._changing = asyncio.Lock()
 
-    async def start(self, disks: Iterable[GsDisk]) -> None:
-        """Take the set up, or form one where there never was any.
+    async def start(self, disks: Iterable[GsDisk], least_epoch: int = 0) -> None:
+        """Take the set up, or form one where there never was any, in an epoch that is not below ``least_epoch``.
 
         ALUs found to be older copies of themselves are named in ``stale``, and left alone.
 
@@ -126,6 +127,7 @@ class GsStore:
             BelowMajorityError: it can be told what the set is, or was, but it can't be changed.
         """
         async with self._changing:
+            self._least_epoch = least_epoch
             await self._start(disks)
 
     async def reform(self) -> None:
@@ -217,9 +219,9 @@ class GsStore:
         if not choice.usable:
             raise self._below(choice.contradiction, choice.missing)
         if choice.image is None:
-            await self._form(NEVER, choice.epoch + 1)
+            await self._form(NEVER, max(choice.epoch + 1, self._least_epoch))
         else:
-            await self._claim(choice.image, choice.epoch + 1)
+            await self._claim(choice.image, max(choice.epoch + 1, self._least_epoch))
 
     async def _look(self, disks: Iterable[GsDisk]) -> Choice:
         found = {disk.alu: disk for disk in disks}
