@@ -269,3 +269,14 @@ class NoSpace(BlockError):
 
 class Offline(BlockError):
     """The device can't serve anything now: closing, or without its last good leg."""
+
+
+class Busy(BlockError):
+    """The device is held, and will serve again: who asks once more has lost nothing (D7).
+
+    ``begun``: a part of what was asked for may be done already.
+    """
+
+    def __init__(self, message: str, lba: int = 0, *, begun: bool = False) -> None:
+        super().__init__(message, lba)
+        self.begun = begun

@@ -42,6 +42,7 @@ CORE_PLACES = (
     "backstores/objects.py",
     "backstores/scsi",
     "backstores/transforms",
+    "backstores/volume/gate.py",
     "backstores/volume/loss.py",
     "backstores/wire.py",
     "backstores/wwn.py",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backstores.block import BlockError
+from backstores.block import BlockError, Busy
 from backstores.scsi import cdb as formats
 from backstores.scsi import commands, inquiry, reports
 from backstores.scsi.model import Attribute, Command, Response, Status
@@ -27,6 +27,8 @@ def carry_out(at: Attachment, command: Command) -> Steps:
         return _check_condition(condition.sense, at.unit.modes.descriptor_sense)
     except ReservationConflict:
         return Response(Status.RESERVATION_CONFLICT)
+    except Busy:
+        return Response(Status.BUSY)  # no sense data: hosts send the command again (SAM-5 clause 5.3.1)
     except (BlockError, StoreFailed) as failure:
         return _check_condition(of_failure(failure), at.unit.modes.descriptor_sense)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from backstores.block import BlockError, NoSpace, Offline, Op, ReadFailed, Request, Run, WriteFailed
+from backstores.block import BlockError, Busy, NoSpace, Offline, Op, ReadFailed, Request, Run, WriteFailed
 from backstores.device import MemoryDevice
 from backstores.scsi import transfers as t
+from backstores.scsi.model import Status
 from backstores.scsi.sense import Condition, FixedSense
 from backstores.scsi.unit import Identity, LogicalUnit
 from tests.support.scsi import BLOCK, WWN, Host, condition
@@ -44,6 +45,19 @@ def test_failures_name_the_block(op: Op, failure: BlockError, cdb: bytes, found:
     assert condition(response) is found
     sense = FixedSense.parse(response.sense)
     assert (sense.valid, sense.information) == (1, 9)
+
+
+@pytest.mark.parametrize("op", [Op.READ, Op.WRITE, Op.FLUSH], ids=lambda op: op.value)
+def test_a_volume_that_is_held_for_too_long_is_busy(op: Op) -> None:
+    """D7: hosts send a command again that ended BUSY."""
+    host = Host.at(LogicalUnit(FailingDevice(op, Busy("held", 9)), Identity(WWN)))
+    cdbs = {
+        Op.READ: t.Read10.build(blocks=1),
+        Op.WRITE: t.Write10.build(blocks=1),
+        Op.FLUSH: t.SynchronizeCache10.build(),
+    }
+    response = host.send(cdbs[op], bytes(BLOCK) if op is Op.WRITE else b"")
+    assert (response.status, response.sense) == (Status.BUSY, b"")
 
 
 def test_after_a_failure_the_unit_goes_on() -> None:
