@@ -146,20 +146,27 @@ async def _repair(paths: Sequence[str], susid: str) -> Repaired:
 
 
 async def _carry_out(alus: Sequence[Opened], found: Checkup) -> None:
-    now_ns = time.time_ns()
     for alu in alus:
         mine = [repair for repair in found.repairs if repair.path == alu.path]
         if mine:
-            metadata = await _metadata(alu, found.susid)
-            await metadata.fence(metadata.epoch)  # copies of label and MDR directory
-            todo = [mend for repair in mine for mend in repair.mends]
-            await metadata.commit(mended(metadata.objects, todo), metadata.epoch)  # and the partition table
-            bitmaps_again = [step for repair in mine for one in repair.renewals for step in one.writes(now_ns)]
-            async with metadata.writing(metadata.epoch):
-                await carry_out(alu.storage, [*bitmaps_again, Flush()])
+            await _repair_one(alu, mine, found.susid)
     if any(repair.means is Means.GS_SET for repair in found.repairs):
         disks = [await _disk(alu, found.susid) for alu in alus if await _owned(alu, found.susid)]
         await GsStore().start(disks)
+
+
+async def _repair_one(alu: Opened, mine: Sequence[Repair], susid: str) -> None:
+    metadata = await _metadata(alu, susid)
+    epoch = metadata.epoch
+    await metadata.fence(epoch)  # copies of label and MDR directory
+    todo = [mend for repair in mine for mend in repair.mends]
+    await metadata.commit(mended(metadata.objects, todo), epoch)  # and the partition table
+    if any(repair.means is Means.REGION for repair in mine):
+        await metadata.renew(epoch)
+    now_ns = time.time_ns()
+    bitmaps = [step for repair in mine for renewal in repair.renewals for step in renewal.writes(now_ns)]
+    async with metadata.writing(epoch):
+        await carry_out(alu.storage, [*bitmaps, Flush()])
 
 
 async def _owned(alu: Opened, susid: str) -> bool:

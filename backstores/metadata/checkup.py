@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backstores.errors import CorruptError, TiergateError
-from backstores.metadata import bitmaps, gscopy, gsquorum, legacy, version_1
+from backstores.metadata import bitmaps, gscopy, gsquorum, legacy, recovery, version_1
 from backstores.metadata.bitmaps import Renewal
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.gsformat import GsImage, Usage
@@ -29,7 +29,7 @@ from backstores.wwn import Wwn
 ADVICE: Final[Mapping[Problem, str]] = {
     Problem.UNREADABLE: "copy what can be read to a sound disk, and check that",
     Problem.ABSENT: "where another copy is good repair writes it again",
-    Problem.DAMAGED: "where another copy is good repair writes it again; an object region the next change does",
+    Problem.DAMAGED: "where another copy is good repair writes it again, so does the next change an object region",
     Problem.NEWER: "use the release that wrote it",
     Problem.MISPLACED: "where another copy is good repair writes it again; look for what moves sectors on this disk",
     Problem.FOREIGN: "give the alus of one appliance, or say which one with --susid",
@@ -120,6 +120,7 @@ class Means(enum.StrEnum):
 
     COPIES = "copies"
     OBJECTS = "objects"
+    REGION = "object region"
     BITMAPS = "bitmaps"
     GS_SET = "GS set"
 
@@ -250,6 +251,8 @@ def _repairs(
         mine = tuple(mend for mend in todo if mend.alu == one.alu)
         if mine and _mendable(one):
             yield Repair(one.path, Means.OBJECTS, f"mend objects: {summary(mine)}", mine)
+        if _mendable(one) and (address := _worn(one, choice.image)) is not None:
+            yield Repair(one.path, Means.REGION, f"write the object region at byte {address} again")
     yield from _of_bitmaps(used, renewals)
     members = [one for one in used if one.alu in gsquorum.holders(choice.image)]
     bad = any(one.copy is not None and one.copy.findings for one in members)
@@ -279,6 +282,23 @@ def _gs_findings(one: Subject) -> tuple[Finding, ...]:
 
 def _mendable(one: Subject) -> bool:
     return one.current and not _newer(one)
+
+
+def _worn(one: Subject, image: GsImage) -> int | None:
+    """Give the address of an object region that is damaged, and that held nothing newer than the live one.
+
+    Damage by itself can't say that. But the partition table would tell of partitions that came or went, and the
+    GS set of a later generation.
+    """
+    found = one.inspection
+    assert found.directory is not None
+    assert found.state is not None
+    entry = image.entry(one.alu)
+    address = found.directory.regions[1 - found.state.live]
+    damaged = any(finding.where == recovery.region_at(address) for finding in found.findings)
+    lost = any(finding.problem is Problem.LOST for finding in found.findings) or bool(found.agreement.findings)
+    later = entry is not None and entry.generation > found.state.generation
+    return address if damaged and not lost and not later else None
 
 
 def _uneven(one: Subject) -> Iterator[str]:

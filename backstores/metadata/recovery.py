@@ -78,7 +78,7 @@ def recover(directory: Directory, data: Extent, version: int = FORMAT_VERSION) -
             raw = yield from window.take(0, IO_UNIT)
             headers[number] = _region_header(raw, directory, number, version)
         except TiergateError as error:
-            findings.append(_told(error, _where(directory, number)))
+            findings.append(_told(error, region_at(directory.regions[number])))
     if len({header.generation for header in headers.values()}) < len(headers):
         text = "both regions claim one generation"
         return Recovered(None, (*findings, Finding(Problem.CONTRADICTION, "object regions", text)))
@@ -87,7 +87,7 @@ def recover(directory: Directory, data: Extent, version: int = FORMAT_VERSION) -
         try:
             objects = yield from _base(windows[number], headers[number])
         except TiergateError as error:
-            findings.append(_told(error, _where(directory, number)))
+            findings.append(_told(error, region_at(directory.regions[number])))
             continue
         header = headers[number]
         state = RegionState(objects, header.generation, header.time_ns, header.epoch, number, None)
@@ -221,7 +221,7 @@ def _later(window: _Window, directory: Directory, at: int, generation: int) -> R
     if not found:
         return []
     text = f"{len(found)} changes up to generation {max(found)} lie behind it, and can't be used"
-    return [Finding(Problem.LOST, f"object region at byte {start}", text)]
+    return [Finding(Problem.LOST, region_at(start), text)]
 
 
 def _told(error: TiergateError, where: str) -> Finding:
@@ -235,8 +235,9 @@ def _told(error: TiergateError, where: str) -> Finding:
             return Finding(Problem.UNREADABLE, where, str(error))
 
 
-def _where(directory: Directory, number: int) -> str:
-    return f"object region at byte {directory.regions[number]}"
+def region_at(address: int) -> str:
+    """Name the object region at an address, as findings do."""
+    return f"object region at byte {address}"
 
 
 def lost(findings: Iterable[Finding]) -> bool:

@@ -128,6 +128,13 @@ def commit(
     return base(replace(after, live=1 - previous.live), directory)
 
 
+def renewed(previous: RegionState, directory: Directory, now_ns: int, epoch: int) -> Commit:
+    """Say how the same objects are written whole into the region that is not live, whatever lies there."""
+    generation, time_ns = following(previous.generation), stamped(previous.time_ns, now_ns)
+    live = 1 - previous.live
+    return base(replace(previous, generation=generation, time_ns=time_ns, epoch=epoch, live=live), directory)
+
+
 def base(state: RegionState, directory: Directory) -> Commit:
     """Say how a state is written whole, into the region that it names."""
     _check_room(state.objects, directory)

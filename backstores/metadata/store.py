@@ -245,9 +245,7 @@ class AluMetadata:
         """
         async with self._alone():
             epoch = self._own_epoch or 0 if epoch is None else epoch
-            held, _ = await self._admitted(epoch)
-            if self._untaken:
-                raise TiergateError(f"alu {held.label.alu} could not be taken over; that is tried again by and by")
+            held = await self._taken(epoch)
             now_ns = self._now_ns()
             data = held.label.data
             change = region.commit(held.state, objects, held.directory, data, now_ns, epoch)
@@ -268,6 +266,27 @@ class AluMetadata:
             self._held = held = replace(held, table=behind.begun, state=change.after)
             await carry_out(self._storage, behind.steps)
             self._held = replace(held, table=behind.after)
+
+    async def renew(self, epoch: int) -> None:
+        """Write the objects again into the region that is not live: it is damaged, and nothing was lost with it.
+
+        Raises:
+            FencedError: a writer of a later epoch has taken the ALU over; nothing was written.
+            TiergateError: a write or a flush failed; the objects are as they were.
+        """
+        async with self._alone():
+            held = await self._taken(epoch)
+            change = region.renewed(held.state, held.directory, self._now_ns(), epoch)
+            self._held = replace(held, undo=change.undo)
+            await carry_out(self._storage, change.steps)
+            self._held = replace(held, state=change.after)
+
+    async def _taken(self, epoch: int) -> _Held:
+        """Let a writer of objects go on, if the ALU could be taken over."""
+        held, _ = await self._admitted(epoch)
+        if self._untaken:
+            raise TiergateError(f"alu {held.label.alu} could not be taken over; that is tried again by and by")
+        return held
 
     async def _write(self, held: _Held, before: Update, change: Commit) -> None:
         """Reserve room in the table, and commit. Until both are done nobody knows which of them counts."""

@@ -10,7 +10,7 @@ import pytest
 
 from appliance import offline
 from backstores.alu.file import open_file
-from backstores.metadata.layout import GS_POINTER_ADDRESSES, MDR_ADDRESSES, label_addresses, table_addresses
+from backstores.metadata.layout import GS_POINTER_ADDRESSES, MDR_ADDRESSES, SMALL, label_addresses, table_addresses
 from cli.main import main
 from tests.support.metadata import SIZE, SUSID, flipped
 from tests.support.small_alu import changed, small_alu, stored, three_alus
@@ -121,6 +121,21 @@ def test_objects_and_the_gs_set_are_repaired_over_several_alus(
     assert main(["metadata", "repair", "--yes", *paths]) == 0
     assert "done: write the GS set again to its members" in capsys.readouterr().out
     assert main(["metadata", "check", *paths]) == 0
+
+
+def test_an_object_region_is_written_again(alu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """R3: the objects are in two places again, and the same."""
+    before = offline.dumped([str(alu)])[0]
+    with alu.open("r+b") as file:
+        file.seek(SMALL.regions[0] + 90)
+        file.write(b"\xff")
+    assert main(["metadata", "repair", "--yes", str(alu)]) == 0
+    assert "done: a.img: write the object region at byte 1048576 again" in capsys.readouterr().out
+    after = {one.name: one for one in offline.dumped([str(alu)])[0].structures}
+    last = [one for one in before.structures if one.name.startswith("object region B")][-1]
+    assert after["object region A"].standing == "live"
+    assert last.fields["objects"] == after["object region A"].fields["objects"]
+    assert main(["metadata", "check", str(alu)]) == 0
 
 
 def test_the_bitmaps_of_a_mirror_are_made_alike(

@@ -21,7 +21,7 @@ from backstores.metadata.layout import (
 )
 from backstores.objects import AnyObject
 from tests.support import format_1
-from tests.support.metadata import SIZE, SUSID, answered, flipped, resealed
+from tests.support.metadata import SIZE, SUSID, answered, flipped, partition, resealed, volume
 from tests.support.recording import SECTOR, Image, put, read
 from tests.support.small_alu import FIRST, SECOND, changed, restarted, small_alu, three_alus
 
@@ -158,6 +158,33 @@ def test_what_is_lost_is_named() -> None:
     found = checked(flipped(small_alu(), address + 40))
     assert f"object log at byte {address}: lost: the log breaks off behind generation 2" in texts(found)
     assert "1 changes up to generation 4 lie behind it" in texts(found)
+
+
+def test_an_object_region_that_is_not_live_can_be_written_again() -> None:
+    """As the next change of the objects would."""
+    found = checked(flipped(small_alu(), PLACES["region-a"][0] + 90))
+    assert [str(repair) for repair in found.repairs] == [
+        f"a.img: write the object region at byte {SMALL.regions[0]} again"
+    ]
+
+
+def test_what_may_have_held_something_newer_is_left() -> None:
+    """The partition table tells of a partition that was in the damaged base and is nowhere else."""
+    worn = flipped(small_alu(FIRST), SMALL.regions[0] + 90)  # so that the next commit makes a new base there
+    newer = changed(worn, lambda alu: alu.commit([*alu.objects, partition(6, 12)], alu.epoch))
+    assert "damaged" not in texts(checked(newer))
+    found = checked(flipped(newer, SMALL.regions[0] + 90))
+    assert f"object region at byte {SMALL.regions[0]}: damaged" in texts(found)
+    assert found.repairs == ()
+
+
+def test_what_the_set_has_seen_in_a_later_generation_is_left() -> None:
+    """R4: the newest base is damaged; what it held, no other witness tells."""
+    worn = flipped(small_alu(), SMALL.regions[0] + 90)
+    newer = changed(worn, lambda alu: alu.commit([volume(2, 3, called="new name"), *alu.objects[1:]], alu.epoch))
+    [seen] = restarted([newer])
+    assert checked(seen).clean
+    assert checked(flipped(seen, SMALL.regions[0] + 90)).repairs == ()
 
 
 @pytest.mark.parametrize("name", ["label-d", "mdr-directory-b", "table-c", "gs-pointer-b"])
