@@ -268,12 +268,17 @@ class Inventory:
         await self._opener.release(alu.driver)
 
     async def look_again(self, alu: OpenAlu) -> None:
-        """See what an ALU is after something went wrong with it; one that can't be read any more is not used."""
+        """See what an ALU is by now: after something went wrong with it, or after somebody else has laid it out.
+
+        One that can't be read any more is not used.
+        """
         owned, alu.inspection = alu.owned, await alu.metadata.inspect(self._susid)
         if owned and not alu.owned:
             log.error("alu %s is not used: %s", alu.driver.path, alu.inspection.detail)
             for name in [name for name, driver in self.drivers.items() if driver is alu.driver]:
                 del self.drivers[name]
+        elif not owned:
+            self._note_driver(alu)
 
     def set_aside(self, alu: OpenAlu, why: str) -> None:
         """Use an ALU no longer: it is an older copy of itself."""

@@ -8,6 +8,7 @@ from typing import Final
 from backstores.wwn import COMPANY_ID, Wwn
 
 VENDOR_BITS: Final = 100
+MASTER_MARK: Final = ".mvsp."
 
 
 def internal_target(iqn: str, sp: str) -> str:
@@ -20,9 +21,9 @@ def tier_initiator(iqn: str, sp: str) -> str:
     return f"{iqn}.{sp}.t2"
 
 
-def master_initiator(iqn: str, sp: str, epoch: int) -> str:
-    """Name the MVSP of an epoch as it comes for the ALUs of others: a later one is another initiator (M5)."""
-    return f"{iqn}.{sp}.mvsp.{epoch}"
+def master_initiator(iqn: str, sp: str, secret: str) -> str:
+    """Name the MVSP as it comes for the ALUs of others: by its secret, since each mastership is another initiator (M5)."""
+    return f"{iqn}.{sp}{MASTER_MARK}{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
 
 
 def pass_through(path: str) -> Wwn:
