@@ -28,6 +28,7 @@ from backstores.wwn import Wwn
 from tests.support.fuzzing import TIMES, first_seed, named
 from tests.support.memory_alus import PATHS, SIZE, Disks, Images, RecordingDriver, Site, fill, site
 from tests.support.recording import SECTOR, Event, Image, put
+from tests.support.tally import CRASH_STATES
 
 HISTORIES = 1000 * TIMES
 PARTS = 8  # of all histories, each a test of its own
@@ -273,7 +274,10 @@ def session(history: History, paths: Sequence[str], old: Copy | None, crash: boo
     if old is not None:
         assert not [event for path, event in journal if path == old.path], "an old copy was written to"
         history.epochs[old.path] = real
-    cut = history.dice.randint(0, len(journal)) if crash else len(journal)
+    cut = len(journal)
+    if crash:
+        cut = history.dice.randint(0, len(journal))
+        CRASH_STATES.one()
     history.images = {path: left(history, image, path, journal[:cut]) for path, image in before.items()}
     if now.settled_at is not None and now.settled_at <= cut:
         history.settle(now.settled)

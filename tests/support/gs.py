@@ -16,6 +16,7 @@ from backstores.objects import MIB
 from backstores.wwn import Wwn, new_device_wwn
 from tests.support.metadata import clock
 from tests.support.recording import SECTOR, Event, Image, RecordingStorage, StorageFailed, put, read
+from tests.support.tally import CRASH_STATES
 
 SIZE = 2 * MIB
 FENCE = 12 * 1024  # where these disks keep their epoch
@@ -145,6 +146,7 @@ class Disks:
 
     def cut(self, dice: random.Random) -> int:
         """Cut the power at a random moment since ``record``; say at which: how much of the journal was begun."""
+        CRASH_STATES.one()
         at = dice.randrange(len(self.journal) + 1)
         self.images.update(self._at(at, "some", dice))
         return at
@@ -154,6 +156,7 @@ class Disks:
         dice = random.Random(len(self.journal))
         for at in range(len(self.journal) + 1):
             for keep in ("nothing", "everything", *["some"] * samples):
+                CRASH_STATES.one()
                 yield self._at(at, keep, dice)
 
     def _at(self, at: int, keep: str, dice: random.Random) -> Images:

@@ -23,6 +23,7 @@ from backstores.objects import MIB, AnyObject
 from backstores.scsi.store import MemoryStore
 from tests.support.legacy import MemoryRecords
 from tests.support.recording import SECTOR, Event, Image, put
+from tests.support.tally import CRASH_STATES
 
 SUSID = "memory"
 PATHS = ("a0", "a1", "a2", "a3")
@@ -199,6 +200,7 @@ def crashes(recorded: Recorded) -> Iterator[Images]:
         key = tuple(frozenset(image.items()) for image in images.values())
         if key not in seen:
             seen.add(key)
+            CRASH_STATES.one()
             yield images
 
 

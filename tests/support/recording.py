@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from backstores.errors import TiergateError
+from tests.support.tally import CRASH_STATES
 
 SECTOR = 512
 SUBSETS_OF_A_WRITE = 8  # sectors up to which all subsets are tried
@@ -111,6 +112,11 @@ def put(image: Image, offset: int, data: bytes) -> None:
 
 
 def crash_states(start: Image, events: list[Event]) -> Iterator[tuple[int, Image]]:
+    """Yield every state after a crash, to be opened: what a run of tests has proved is told by their number."""
+    return CRASH_STATES.each(possible_states(start, events))
+
+
+def possible_states(start: Image, events: list[Event]) -> Iterator[tuple[int, Image]]:
     """Yield every state after a crash, as (number of events begun, image), each moment's states once."""
     durable = dict(start)
     pending: list[Event] = []

@@ -19,9 +19,9 @@ from backstores.metadata.inspection import Inspection, Ownership
 from backstores.metadata.store import AluMetadata, carry_out
 from backstores.objects import AnyObject
 from backstores.wwn import new_device_wwn
-from tests.support.metadata import ALU, OTHER_ALU, SIZE, SUSID, clock, mirror, partition, volume
+from tests.support.metadata import ALU, OTHER_ALU, SIZE, SUSID, clock, flipped, mirror, partition, volume
 from tests.support.params import cases
-from tests.support.recording import Image, RecordingStorage, StorageFailed, crash_states
+from tests.support.recording import Image, RecordingStorage, StorageFailed, crash_states, possible_states
 
 OLD: tuple[AnyObject, ...] = (partition(1, 8),)
 NEW: tuple[AnyObject, ...] = (partition(1, 8), volume(2, 3), mirror(3, [1, 4]), partition(4, 9, bitmap=10))
@@ -159,7 +159,7 @@ def test_a_crash_leaves_old_or_new(before: Image, change: Change) -> None:
 def test_a_second_crash_while_it_is_done_again(before: Image, change: Change) -> None:
     """M6: the repeated change starts from every state that the first crash can leave, and crashes, too."""
     storage = record(before, change)
-    first = {frozenset(image.items()): image for _, image in crash_states(before, storage.events)}
+    first = {frozenset(image.items()): image for _, image in possible_states(before, storage.events)}
     step = max(1, len(first) // FIRST_CRASHES)
     for image in list(first.values())[::step]:
         again = record(image, change)
@@ -201,6 +201,27 @@ def test_a_crash_of_a_fence_leaves_the_older_epoch_or_the_newer() -> None:
         epochs.append(metadata.epoch)
     assert epochs == sorted(epochs)
     assert set(epochs) == {0, 5}
+
+
+async def renew(metadata: AluMetadata) -> None:
+    await metadata.renew(metadata.epoch)
+
+
+def test_a_crash_while_a_region_is_written_again_loses_nothing() -> None:
+    """M3, M6: a repair of the region that is not live leaves the live one alone until the new one is whole."""
+    before = flipped(start(OLD, NEW), region_that_is_not_live(start(OLD, NEW)) + 90)
+    storage = record(before, renew)
+    for number, image in crash_states(before, storage.events):
+        assert view(image)[2] == NEW, number
+        assert not problems(image) & {Problem.LOST, Problem.CONTRADICTION, Problem.MISSING}, number
+    assert problems(before) == {Problem.DAMAGED}
+    assert problems(storage.image) == set()
+
+
+def region_that_is_not_live(image: Image) -> int:
+    metadata, inspection, _ = look(image)
+    assert inspection.state is not None
+    return metadata.directory.regions[1 - inspection.state.live]
 
 
 def some_objects(dice: random.Random) -> tuple[AnyObject, ...]:

@@ -16,7 +16,7 @@ from backstores.metadata.table import EntryState, witnesses
 from backstores.objects import MIB
 from tests.support.format_1 import DIRTY, GEOMETRY, LEG, OBJECTS, fixture
 from tests.support.metadata import ALU, SIZE, SUSID, clock, flipped, partition
-from tests.support.recording import RecordingStorage, StorageFailed, crash_states, read
+from tests.support.recording import RecordingStorage, StorageFailed, crash_states, possible_states, read
 
 LATER = 1_800_000_000_000_000_000
 
@@ -120,7 +120,7 @@ def test_a_second_crash_while_it_is_done_again() -> None:
     storage = fixture()
     before = dict(storage.image)
     migrated(storage)
-    states = [image for _, image in crash_states(before, storage.events)]
+    states = [image for _, image in possible_states(before, storage.events)]
     for image in states[:: max(1, len(states) // 12)]:
         again = RecordingStorage(SIZE, dict(image))
         assert migrated(again).objects == OBJECTS
