@@ -18,7 +18,9 @@ ERRORS = frozenset({"backstores.errors", "backstores.errors.TiergateError", "bac
 
 SHELLS = frozenset(
     {
+        "backstores/iscsi/initiator/path.py",  # logs in again and again
         "backstores/iscsi/initiator/session.py",  # connects
+        "backstores/iscsi/initiator/target.py",  # waits for a path
         "backstores/iscsi/initiator/transport.py",  # receives and sends
         "backstores/iscsi/portal.py",  # listens
         "backstores/iscsi/transport.py",  # receives and sends

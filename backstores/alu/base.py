@@ -36,6 +36,7 @@ class Kind(enum.StrEnum):
     FILE = "file"
     BLOCK = "block"
     MEMORY = "memory"
+    REMOTE = "remote"
 
 
 class AluOp(enum.StrEnum):

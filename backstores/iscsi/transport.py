@@ -42,7 +42,7 @@ class Keeper(Protocol):
 
 
 class ReceiveBuffer:
-    """The one receive buffer of a portal, or of an initiator. ``start`` and ``end`` bound the owner's unhandled bytes."""
+    """The one receive buffer of a portal or an initiator. ``start`` and ``end`` bound the owner's unhandled bytes."""
 
     def __init__(self) -> None:
         self.raw = bytearray(RECEIVE_BYTES)

@@ -5,6 +5,7 @@ SPC-4 clause 4.5 and annex F.2 have the codes. What is named neither by its code
 
 from __future__ import annotations
 
+import enum
 import errno
 from collections.abc import Mapping
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 from backstores.errors import TiergateError
 from backstores.iscsi.initiator.tasks import Task
 from backstores.scsi.model import Status
-from backstores.scsi.sense import Condition, Key, codes_of
+from backstores.scsi.sense import Condition, Key, Sense, codes_of, encode
 
 RECOVERED_ERROR: Final = 0x1
 ABORTED_COMMAND: Final = 0xB
@@ -39,6 +40,31 @@ BY_KEY: Final[Mapping[int, int]] = {
 }
 
 
+GONE: Final = encode(Sense(Condition.UNIT_NOT_SUPPORTED))
+"""What a unit says that is not there any more."""
+
+
+class Verdict(enum.Enum):
+    """What to do with a task that has ended."""
+
+    OVER = "tell who asked for it"
+    AGAIN = "send it again: it was not begun"
+    LATER = "send it again after a while: it was not begun"
+    LOST = "send it again if it may be repeated: nobody knows whether it was begun"
+
+
+VERDICTS: Final[Mapping[int | None, Verdict]] = {
+    Status.BUSY: Verdict.LATER,
+    Status.TASK_SET_FULL: Verdict.LATER,
+    Status.TASK_ABORTED: Verdict.LOST,
+    None: Verdict.LOST,
+}
+VERDICTS_BY_KEY: Final[Mapping[int, Verdict]] = {
+    Key.UNIT_ATTENTION: Verdict.AGAIN,
+    ABORTED_COMMAND: Verdict.LOST,
+}
+
+
 class CommandFailed(TiergateError):
     """A command that did not end well."""
 
@@ -46,6 +72,11 @@ class CommandFailed(TiergateError):
         super().__init__(f"{what} failed ({errno.errorcode[number]})")
         self.errno = number
         self.sense = sense
+
+    @property
+    def attention(self) -> bool:
+        """Whether the unit just had something to tell."""
+        return bool(self.sense) and codes_of(self.sense)[0] == Key.UNIT_ATTENTION
 
 
 class ConnectionLost(CommandFailed):
@@ -61,3 +92,15 @@ def errno_of(task: Task) -> int:
         return BY_STATUS.get(task.status, errno.EIO)
     codes = codes_of(task.sense)
     return BY_CODE.get(codes, BY_KEY.get(codes[0], errno.EIO))
+
+
+def verdict_of(task: Task) -> Verdict:
+    """Say what to do with a task that has ended."""
+    if task.status == Status.CHECK_CONDITION:
+        return VERDICTS_BY_KEY.get(codes_of(task.sense)[0], Verdict.OVER)
+    return VERDICTS.get(task.status, Verdict.OVER)
+
+
+def tells(task: Task, condition: Condition) -> bool:
+    """Whether a task has ended with a condition."""
+    return task.status == Status.CHECK_CONDITION and codes_of(task.sense) == condition.value

@@ -38,7 +38,7 @@ class Endpoint:
 
 
 class Session:
-    """A session that has logged in. ``ended`` is called once when it is over, after all its tasks have ended."""
+    """A session that has logged in. ``ended`` is called once when it is over, before its tasks end unanswered."""
 
     def __init__(
         self,
@@ -48,13 +48,14 @@ class Session:
         patience: Patience,
         buffer: ReceiveBuffer,
         ended: Callable[[Session], None],
+        takes_back: Callable[[Task], bool],
     ) -> None:
         self.endpoint = endpoint
         self._core = core
         self._tell_end = ended
         self._told = False
         self._changed = asyncio.Event()
-        self._transport = Transport(sock, core, buffer, patience.tick_s, self._hear)
+        self._transport = Transport(sock, core, buffer, patience.tick_s, self._hear, takes_back)
 
     @property
     def ready(self) -> bool:
@@ -143,8 +144,11 @@ async def connect(
     patience: Patience = DEFAULT_PATIENCE,
     buffer: ReceiveBuffer | None = None,
     ended: Callable[[Session], None] = lambda session: None,
+    takes_back: Callable[[Task], bool] = lambda task: False,
 ) -> Session:
     """Connect to a target and log in. Sessions of one event loop may share a receive buffer.
+
+    ``takes_back`` sees each task that has not ended well first; True: it will have it run once more.
 
     Raises:
         ProtocolError: the login has failed; the subclass says why.
@@ -153,7 +157,7 @@ async def connect(
     loop = asyncio.get_running_loop()
     sock = await _reach(endpoint, patience)
     core = Connection(identity, patience, loop.time())
-    session = Session(endpoint, sock, core, patience, ReceiveBuffer() if buffer is None else buffer, ended)
+    session = Session(endpoint, sock, core, patience, buffer or ReceiveBuffer(), ended, takes_back)
     try:
         await session.logged_in()
     except (ProtocolError, CommandFailed):

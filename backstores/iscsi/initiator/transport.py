@@ -21,18 +21,31 @@ from collections.abc import Callable
 from typing import Final
 
 from backstores.iscsi.initiator.connection import Connection, State
+from backstores.iscsi.initiator.tasks import Task
 from backstores.iscsi.transport import ReceiveBuffer
+from backstores.scsi.model import Status
 from backstores.wire import Buffer
 
 VIEWS_LIMIT: Final = 1024  # IOV_MAX of Linux
+GOOD: Final = int(Status.GOOD)
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, at once
 
 
 class Transport:
-    """Feeds a core with what comes in, and carries out what it wants. ``changed`` is called after each step of it."""
+    """Feeds a core with what comes in, and carries out what it wants.
+
+    ``changed`` is called when the core has moved on, before tasks hear that they have ended. A task that has not ended
+    well is first shown to ``takes_back``, which may have it run once more.
+    """
 
     def __init__(
-        self, sock: socket.socket, core: Connection, buffer: ReceiveBuffer, tick_s: float, changed: Callable[[], None]
+        self,
+        sock: socket.socket,
+        core: Connection,
+        buffer: ReceiveBuffer,
+        tick_s: float,
+        changed: Callable[[], None],
+        takes_back: Callable[[Task], bool],
     ) -> None:
         self.kept = b""  # unhandled bytes while the receive buffer is another's
         self.core = core
@@ -42,6 +55,7 @@ class Transport:
         self._loop = asyncio.get_running_loop()
         self._tick_s = tick_s
         self._changed = changed
+        self._takes_back = takes_back
         self._unsent: deque[Buffer] = deque()
         self._flush_soon = False
         self._open = True
@@ -128,12 +142,13 @@ class Transport:
         core = self.core
         if core.state is State.CLOSED:
             self._close()
+        self._changed()
         ended = core.tasks.ended
         while ended:
             task = ended.popleft()
-            task.done(task)
+            if task.status == GOOD or not self._takes_back(task):
+                task.done(task)
         self.flush()
-        self._changed()
 
     def end(self, reason: str) -> None:
         """Give the connection up."""

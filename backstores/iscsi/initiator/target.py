@@ -1,0 +1,281 @@
+"""A target over several paths: an active one that carries commands, and standbys that are logged in and listened to.
+
+Commands that a dying path leaves unanswered go again by another: to read or write the same data once more does no
+harm, under three conditions:
+
+- the dead path is reset before anything is repeated (``transport``), so that nothing of it leaves us any more;
+- the other path has found the units to be who they are taken for (``path``);
+- what the target had received by the dead path, it carries out before what comes later and meets the same blocks.
+  This one is the target's duty.
+
+What may not be repeated (``Task.repeatable``) ends lost instead. With no path left commands wait, and each is lost
+when its time is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from backstores.errors import UsageError
+from backstores.iscsi.initiator.login import Identity
+from backstores.iscsi.initiator.outcome import GONE, Verdict, tells, verdict_of
+from backstores.iscsi.initiator.path import Path
+from backstores.iscsi.initiator.patience import Patience
+from backstores.iscsi.initiator.questions import identify, list_luns
+from backstores.iscsi.initiator.session import DEFAULT_PATIENCE, Endpoint, run
+from backstores.iscsi.initiator.tasks import Task
+from backstores.iscsi.transport import ReceiveBuffer
+from backstores.scsi.lun import decode, encode
+from backstores.scsi.model import Status
+from backstores.scsi.sense import Condition
+from backstores.wwn import Wwn
+
+MOST_TRIES: Final = 1000  # of one command; its deadline comes first unless a target plays with us
+LONGEST_BUSY_S: Final = 1.0
+CHANGES: Final = (Condition.LUNS_CHANGED, Condition.CAPACITY_CHANGED)
+
+
+@dataclass(frozen=True, slots=True)
+class PathUp:
+    """A path can carry commands. Paths have the numbers of their endpoints, from 0 on."""
+
+    path: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathDown:
+    """A path can carry commands no more."""
+
+    path: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitsChanged:
+    """The target shows other units than before, or the unit at ``lun`` has another capacity."""
+
+    lun: int | None
+    condition: Condition
+
+
+Event = PathUp | PathDown | UnitsChanged
+
+
+@dataclass(frozen=True, slots=True)
+class PathStatus:
+    """A path as a status listing shows it."""
+
+    endpoint: Endpoint
+    up: bool
+    active: bool
+    trouble: str
+
+
+class RemoteTarget:
+    """A target, reached by one or more endpoints; ``identity`` has the ISID of the first path."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        identity: Identity,
+        *,
+        patience: Patience = DEFAULT_PATIENCE,
+        buffer: ReceiveBuffer | None = None,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.name = identity.target
+        self.names: dict[int, Wwn] = {}  # which unit is expected at which LUN
+        shared = buffer or ReceiveBuffer()
+        self._paths = [
+            Path(self, endpoint, replace(identity, isid=_isid(identity.isid, number)), patience, shared)
+            for number, endpoint in enumerate(endpoints)
+        ]
+        self._active = self._paths[0]
+        self._patience = patience
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Task] = deque()  # for a path; who has waited longest is in front
+        self._timer: asyncio.TimerHandle | None = None
+        self._moved = asyncio.Event()
+        self._open = False
+
+    # Paths
+
+    async def open(self) -> None:
+        """Log in, and wait until the first path is up; the others follow.
+
+        Raises:
+            ProtocolError, CommandFailed: each path has failed; this is what the first met.
+        """
+        self._open = True
+        for path in self._paths:
+            path.start()
+        while not any(path.usable for path in self._paths):
+            errors = [path.error for path in self._paths if path.error is not None]
+            if len(errors) == len(self._paths):
+                await self.close()
+                raise errors[0]
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def close(self) -> None:
+        """Log out by all paths; commands that have not ended are lost."""
+        self._open = False
+        await asyncio.gather(*(path.stop() for path in self._paths))
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._lose(self._waiting.popleft())
+
+    def paths(self) -> list[PathStatus]:
+        """List the paths."""
+        return [
+            PathStatus(path.endpoint, path.usable, path is self._active, "" if path.usable else str(path.error or ""))
+            for path in self._paths
+        ]
+
+    def prefer(self, number: int) -> None:
+        """Have a path carry what comes from now on.
+
+        Raises:
+            UsageError: it can't.
+        """
+        if not 0 <= number < len(self._paths) or not self._paths[number].usable:
+            raise UsageError(f"path {number} of {len(self._paths)} is not up; prefer one that is")
+        self._active = self._paths[number]
+
+    def went_up(self, path: Path) -> None:
+        """Hear that a path can carry commands."""
+        if not self._active.usable:
+            self._active = path
+        waiting, self._waiting = self._waiting, deque()
+        for task in waiting:
+            self._dispatch(task)
+        self._moved.set()
+        self._on_event(PathUp(self._paths.index(path)))
+
+    def went_down(self, path: Path, reason: str) -> None:
+        """Hear that a path can't carry commands any more, or that it could not be made to."""
+        if path is self._active:
+            self._active = next((other for other in self._paths if other.usable), path)
+        self._moved.set()
+        self._on_event(PathDown(self._paths.index(path), reason))
+
+    # Commands
+
+    def submit(self, task: Task) -> None:
+        """Run a task by whatever path; its ``done`` is called from the event loop when it has ended."""
+        task.until_s = self._loop.time() + self._patience.deadline_s
+        self._dispatch(task)
+
+    def flush(self) -> None:
+        """Send what was submitted at once, instead of at the end of this turn of the event loop."""
+        session = self._active.session
+        if session is not None:
+            session.flush()
+
+    async def execute(
+        self, lun: int, cdb: bytes, data_in_bytes: int = 0, data_out: bytes = b"", *, repeatable: bool = True
+    ) -> memoryview:
+        """Run one command at a LUN and give what it sends.
+
+        Raises:
+            ConnectionLost: no path could carry it in time, or it may not be repeated and its path has died.
+            CommandFailed: the target did not carry it out.
+        """
+        return await run(self.submit, encode(lun), cdb, data_in_bytes, data_out, repeatable)
+
+    def takes_back(self, task: Task) -> bool:
+        """Have a task run once more that has not ended well, if that makes sense."""
+        if not task.until_s:
+            return False  # it was submitted to a session, not here
+        verdict = verdict_of(task)
+        if verdict is Verdict.OVER or (verdict is Verdict.LOST and not task.repeatable):
+            return False
+        task.tries += 1
+        if task.tries > MOST_TRIES or self._loop.time() >= task.until_s or not self._open:
+            return False
+        if verdict is Verdict.AGAIN:
+            self._look_at_attention(task)
+        if verdict is Verdict.LATER or (verdict is Verdict.LOST and not task.lost):
+            wait_s = min(self._patience.busy_s * 2 ** min(task.tries, 16), LONGEST_BUSY_S)
+            self._loop.call_later(wait_s, self._dispatch, task)
+        else:
+            self._dispatch(task)
+        return True
+
+    def _look_at_attention(self, task: Task) -> None:
+        for condition in CHANGES:
+            if tells(task, condition):
+                self._on_event(UnitsChanged(decode(task.lun), condition))
+        if tells(task, Condition.LUNS_CHANGED):
+            for path in self._paths:
+                path.doubt()
+
+    def _dispatch(self, task: Task) -> None:
+        path = self._active
+        if not path.usable:
+            self._wait(task)
+        elif path.gone and task.lun in path.gone:
+            task.status, task.sense = Status.CHECK_CONDITION, GONE
+            self._loop.call_soon(task.done, task)
+        else:
+            assert path.session is not None
+            path.session.submit(task)
+
+    def _wait(self, task: Task) -> None:
+        """Keep a task until a path is up, or its time is over."""
+        if not self._open:
+            self._lose(task)
+            return
+        self._waiting.append(task)
+        if self._timer is None:
+            self._timer = self._loop.call_at(task.until_s, self._expire)
+
+    def _expire(self) -> None:
+        """Lose the tasks whose time is over."""
+        self._timer = None
+        now_s = self._loop.time()
+        kept = deque(task for task in self._waiting if task.until_s > now_s)
+        late = [task for task in self._waiting if task.until_s <= now_s]
+        self._waiting = kept
+        if kept:
+            self._timer = self._loop.call_at(min(task.until_s for task in kept), self._expire)
+        for task in late:
+            self._lose(task)
+
+    def _lose(self, task: Task) -> None:
+        task.status = None
+        self._loop.call_soon(task.done, task)
+
+    # Units
+
+    async def units(self) -> dict[Wwn, int]:
+        """Find the units that the target shows us, by REPORT LUNS and their names: the LUN of each.
+
+        Raises:
+            CommandFailed, ProtocolError: the target can't be asked.
+        """
+        found: dict[Wwn, int] = {}
+        for number in await list_luns(self):
+            wwn = await identify(self, number)
+            if wwn is not None:
+                found[wwn] = number
+        return found
+
+    def expect(self, lun: int, wwn: Wwn) -> None:
+        """Send commands for a LUN only as long as the unit of this name is there."""
+        self.names[lun] = wwn
+
+    def forget(self, lun: int) -> None:
+        """Expect nobody at a LUN."""
+        self.names.pop(lun, None)
+
+
+def _isid(first: bytes, number: int) -> bytes:
+    """Give the ISID of a path: each is an initiator port of its own (RFC 7143, 4.4.3)."""
+    return ((int.from_bytes(first) + number) % (1 << 48)).to_bytes(len(first))
