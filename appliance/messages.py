@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from backstores.objects import AnyObject, Extent, LegState
 from backstores.wwn import Wwn
+
+if TYPE_CHECKING:
+    from appliance.control.values import SpStatus
 
 
 class AluState(enum.StrEnum):
@@ -213,8 +216,21 @@ class StorageProcessorPort(Protocol):
             UsageError: the front end can't express it; nothing has changed.
         """
 
-    def sessions(self, host: str | None = None) -> list[SessionStatus]:
-        """List the sessions of hosts."""
+    def sessions(self, host: str | None = None, sp: str | None = None) -> list[SessionStatus]:
+        """List the sessions of hosts; only those of one host, or at one storage processor."""
+
+    def sps(self) -> list[SpStatus]:
+        """List the storage processors, in the order of their names."""
+
+    def portals_of(self, volume: Wwn) -> tuple[str, ...]:
+        """Say where hosts reach a volume, each as "address:port"."""
+
+    async def fault(self, part: str, failed: bool) -> None:
+        """Fail a part of the system, or restore it (R19).
+
+        Raises:
+            UsageError: there is no such part, or none can be failed.
+        """
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):

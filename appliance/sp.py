@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
+from appliance.control.values import SpState, SpStatus
 from appliance.front_end import Embedded, FrontEnd
 from appliance.globalset import GlobalSet
 from appliance.inventory import Inventory, OpenAlu
 from appliance.legacy import LegacyAlus, RecordStore
-from appliance.messages import AluStatus, Exposure, GsState, GsStatus, HostDefinition, SessionStatus, VolumeStatus
+from appliance.messages import (
+    AluStatus,
+    Exposure,
+    GsState,
+    GsStatus,
+    HostDefinition,
+    SessionStatus,
+    VolumeState,
+    VolumeStatus,
+)
 from appliance.mic.store import Store, StoreError
 from appliance.portals import PortalAddress, groups
 from appliance.recognition import ask_blkid
@@ -24,6 +35,8 @@ from backstores.scsi.store import StoreFailed, UnitState
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
+
+SP_NAME: Final = "sp1"
 
 
 class StoredUnits:
@@ -220,9 +233,36 @@ class StorageProcessor:
         """Make this the truth of who may log in and sees what."""
         await self._front_end.set(hosts, exposures)
 
-    def sessions(self, host: str | None = None) -> list[SessionStatus]:
+    def sessions(self, host: str | None = None, sp: str | None = None) -> list[SessionStatus]:
         """List the sessions of hosts; discovery sessions are no longer than their question."""
-        return [session for session in self._front_end.sessions() if host in (None, session.host)]
+        here = sp in (None, SP_NAME)
+        return [session for session in self._front_end.sessions() if here and host in (None, session.host)]
+
+    def sps(self) -> list[SpStatus]:
+        """Describe the one that there is."""
+        volumes = sum(volume.state is not VolumeState.OFFLINE for volume in self.volumes())
+        alone = SpStatus(
+            SP_NAME,
+            blade="",
+            state=SpState.AT_WORK,
+            master=True,
+            epoch=self._gs.status().epoch,
+            alus=len(self.alus()),
+            t1_volumes=volumes,
+            t2_volumes=volumes,
+            host_portals=self.portals,
+        )
+        return [alone]
+
+    def portals_of(self, volume: Wwn) -> tuple[str, ...]:
+        """Give the first portal: each leads to every volume, and tells hosts of the others."""
+        return (self.portal,)
+
+    async def fault(self, part: str, failed: bool) -> None:
+        """Refuse: there is nothing that could take over."""
+        raise UsageError(
+            f"{part} can't be failed: this appliance is one storage processor; --sps or --topology starts several"
+        )
 
     async def _assemble(self) -> None:
         await self._volumes.assemble(mend=self._gs.status().state is not GsState.READ_ONLY)

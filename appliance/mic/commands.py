@@ -265,6 +265,24 @@ COMMANDS: Final[tuple[Command, ...]] = (
     _reading("/sessions", "list", "list who is logged in", lambda m: m.sessions, View.TABLE),
     _reading("/sps", "status", "tell how the storage processors are", lambda m: m.sps, View.TABLE),
     _reading(
+        "/fabrics", "list", "list the fabrics between storage processors", lambda m: m.fabrics.fabrics, View.TABLE
+    ),
+    _reading("/faults", "list", "list what was failed on purpose", lambda m: m.fabrics.faults, View.TABLE),
+    Command(
+        "/faults",
+        "inject",
+        "fail a part, such as link:sp1/int1, fabric:int1, port:sp1/hostA, sp:sp1, blade:b1 or alu:a0",
+        lambda m: m.fabrics.inject,
+        (_required("part", values.PART, "what shall fail"),),
+    ),
+    Command(
+        "/faults",
+        "restore",
+        "restore a part that was failed",
+        lambda m: m.fabrics.restore,
+        (_required("part", values.PART, "what shall work again"),),
+    ),
+    _reading(
         "/gs",
         "status",
         "tell whether the configuration can be changed, and who votes",

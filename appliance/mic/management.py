@@ -12,11 +12,13 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
+from appliance.control.values import SpState
 from appliance.discovery import DiskFinder, no_disks
 from appliance.messages import AluState, GsState, StorageProcessorPort, VolumeState
 from appliance.mic.alus import Alus
 from appliance.mic.commands import pattern_of
 from appliance.mic.configuration import Configuration
+from appliance.mic.fabrics import Fabrics
 from appliance.mic.gs import GsCommands
 from appliance.mic.hosts import Hosts
 from appliance.mic.operations import History
@@ -25,9 +27,9 @@ from appliance.mic.settings import SettingsStore
 from appliance.mic.state import Clock, ManagementState
 from appliance.mic.views import SessionView, SpView, TreeNode
 from appliance.mic.volumes import Volumes
+from appliance.topology import Topology
 from backstores.errors import UsageError
 
-SP_NAME: Final = "sp1"
 USABLE: Final = frozenset({AluState.OWNED, AluState.LEGACY})
 
 
@@ -40,6 +42,7 @@ class Management:
         sp: StorageProcessorPort,
         clock: Clock = lambda: datetime.now(UTC),
         disks: DiskFinder = no_disks,
+        topology: Topology | None = None,
     ) -> None:
         self._state = ManagementState(store, sp, clock)
         self.started = asyncio.Event()
@@ -49,6 +52,7 @@ class Management:
         self.volumes: Volumes = Volumes(self._state)
         self.hosts: Hosts = Hosts(self._state)
         self.gs: GsCommands = GsCommands(self._state)
+        self.fabrics: Fabrics = Fabrics(self._state, topology)
         self.configuration: Configuration = Configuration(self._state, self.alus, self.volumes)
 
     async def start(self) -> None:
@@ -65,19 +69,28 @@ class Management:
 
     async def sps(self) -> tuple[SpView, ...]:
         """Tell how the storage processors are."""
-        sp = self._state.sp
-        return (
+        port = self._state.sp
+        return tuple(
             SpView(
-                name=SP_NAME,
-                portal=sp.portal,
-                portals=sp.portals,
-                target=sp.target_iqn,
-                susid=sp.susid,
-                gs=sp.global_set().state,
-                alus=len(sp.alus()),
-                volumes=len(sp.volumes()),
-                sessions=len(sp.sessions()),
-            ),
+                name=sp.name,
+                state=sp.state,
+                blade=sp.blade,
+                master=sp.master,
+                epoch=sp.epoch,
+                portal=next(iter(sp.host_portals), ""),
+                portals=sp.host_portals,
+                target=port.target_iqn,
+                susid=port.susid,
+                gs=port.global_set().state,
+                alus=sp.alus,
+                volumes=sp.t2_volumes,
+                partitions=sp.t1_volumes,
+                sessions=len(port.sessions(sp=sp.name)),
+                load=round(sp.load, 2),
+                step=sp.step,
+                detail=sp.detail,
+            )
+            for sp in port.sps()
         )
 
     async def nodes(self, path: str) -> TreeNode:
@@ -125,7 +138,9 @@ class Management:
         sp = self._state.sp
         return (
             TreeNode("sessions", f"{len(sp.sessions())} logged in"),
-            TreeNode("sps", f"{SP_NAME} at {', '.join(sp.portals)}"),
+            TreeNode("sps", f"{len(sp.sps())}", all(one.state is SpState.AT_WORK for one in sp.sps())),
+            TreeNode("fabrics", "between storage processors"),
+            TreeNode("faults", "made on purpose"),
             TreeNode("gs", sp.global_set().state, sp.global_set().state != GsState.READ_ONLY),
             TreeNode("operations", "the latest changes"),
         )

@@ -276,19 +276,20 @@ class SystemPort:
         """List the storage processors."""
         return sorted(self._picture.sps.values(), key=lambda sp: (len(sp.name), sp.name))
 
-    def servers_of(self, volume: Wwn) -> tuple[str, ...]:
-        """Name the storage processors that serve a volume."""
+    def portals_of(self, volume: Wwn) -> tuple[str, ...]:
+        """Give the portals of the storage processors that serve a volume."""
         found = self._picture.volumes.get(volume)
-        return () if found is None else found.sps
+        serving = () if found is None else found.sps
+        return tuple(portal for sp in self.sps() if sp.name in serving for portal in sp.host_portals)
 
     def global_set(self) -> GsStatus:
         """Describe the GS set."""
         return self._picture.gs
 
-    def sessions(self, host: str | None = None) -> list[SessionStatus]:
+    def sessions(self, host: str | None = None, sp: str | None = None) -> list[SessionStatus]:
         """List the sessions of hosts."""
-        everywhere = itertools.chain.from_iterable(self._picture.sessions.values())
-        return [session for session in everywhere if host in (None, session.host)]
+        found = (some for name, some in self._picture.sessions.items() if sp in (None, name))
+        return [session for session in itertools.chain.from_iterable(found) if host in (None, session.host)]
 
     async def all_at_work(self) -> None:
         """Wait until no storage processor is expected or starting any more."""

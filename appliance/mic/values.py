@@ -17,6 +17,7 @@ from typing import Final
 from backstores.errors import UsageError
 
 LARGEST_BYTES: Final = (1 << 63) - 1
+PART_FORM: Final = re.compile(r"(link|fabric|port|sp|blade|alu):[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?", re.ASCII)
 LARGEST_LUN: Final = 255  # the single-level addressing that every host knows (SAM-5, 4.7.7.1)
 NAME_LENGTH: Final = 63
 SHOWN_LENGTH: Final = 60
@@ -178,6 +179,17 @@ def _choice(choices: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
+def parse_part(text: str) -> str:
+    """Read the name of a part of the system.
+
+    Raises:
+        UsageError: it can be none.
+    """
+    if not PART_FORM.fullmatch(text):
+        raise UsageError(f"{shown(text)} is no part; say KIND:NAME, with link, fabric, port, sp, blade or alu for KIND")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A sort of value. ``folder``: the names in that folder complete it."""
@@ -205,4 +217,5 @@ LAYOUT: Final = Kind("LAYOUT", ", ".join(LAYOUT_NAMES), _choice(LAYOUT_NAMES), c
 BLOCK_BYTES: Final = Kind("512|4096", "512 or 4096", parse_block_bytes, choices=BLOCK_SIZES)
 ALUS: Final = Kind("ALU,...", "names of ALUs, commas between them", parse_names, folder="/alus", many=True)
 POOL: Final = Kind("POOL", "the name of a pool", parse_name, folder="/pools")
+PART: Final = Kind("PART", "KIND:NAME, such as sp:sp1 or link:sp1/int1", parse_part)
 HOST: Final = Kind("HOST", "the name of a host", parse_name, folder="/hosts")

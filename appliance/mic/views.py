@@ -110,11 +110,11 @@ class LegView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExposureView(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sees a volume, and as what. The URL is what libiscsi and QEMU take; it never holds a secret."""
+    """Who sees a volume, and as what. The URLs are what libiscsi and QEMU take; they never hold a secret."""
 
     host: str
     lun: int
-    iscsi_url: str
+    iscsi_urls: tuple[str, ...]
 
 
 class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,9 +157,13 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpView(msgspec.Struct, frozen=True, kw_only=True):
-    """A storage processor."""
+    """A storage processor. ``volumes`` are those it serves, ``partitions`` those it has first-tier objects of."""
 
     name: str
+    state: str
+    blade: str
+    master: bool  # it is the MVSP
+    epoch: int
     portal: str  # the first
     portals: tuple[str, ...]
     target: str
@@ -167,4 +171,24 @@ class SpView(msgspec.Struct, frozen=True, kw_only=True):
     gs: str
     alus: int
     volumes: int
+    partitions: int
     sessions: int
+    load: float
+    step: str
+    detail: str
+
+
+class FabricView(msgspec.Struct, frozen=True, kw_only=True):
+    """A fabric, the storage processors on it, and what of it was failed on purpose."""
+
+    name: str
+    kind: str
+    sps: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+class FaultView(msgspec.Struct, frozen=True, kw_only=True):
+    """A part that was failed on purpose."""
+
+    part: str
+    since: str

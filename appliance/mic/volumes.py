@@ -146,7 +146,7 @@ class Volumes:
             hosts=with_item(self._state.settings.hosts, definition),
             exposures=tuple(sorted(wanted, key=lambda e: (e.host, e.lun))),
         )
-        notes = [self._url(definition, lun)]
+        notes = list(self._urls(volume.wwn, definition, lun))
         if definition.iqn == OPEN_PATTERN:
             notes.append(f"host {host} is open: any initiator may log in as it")
         return Outcome(f"volume {name} is exposed to host {host} as lun {lun}", notes=tuple(notes))
@@ -180,7 +180,7 @@ class Volumes:
         """Tell all about one volume."""
         volume = self._state.volume(name)
         exposures = tuple(
-            ExposureView(host=e.host, lun=e.lun, iscsi_url=self._url(self._state.host(e.host), e.lun))
+            ExposureView(host=e.host, lun=e.lun, iscsi_urls=self._urls(e.volume, self._state.host(e.host), e.lun))
             for e in self._state.settings.exposures
             if e.volume == volume.wwn
         )
@@ -199,7 +199,7 @@ class Volumes:
             alus=self._state.alus_of(volume.objects),
             legs=self._legs(volume),
             exposures=exposures,
-            iscsi_urls=tuple(exposure.iscsi_url for exposure in exposures),
+            iscsi_urls=tuple(url for exposure in exposures for url in exposure.iscsi_urls),
         )
 
     async def tree(self, name: str) -> TreeNode:
@@ -263,10 +263,11 @@ class Volumes:
         names = {volume.wwn: volume.name for volume in self._state.sp.volumes()}
         return names.get(Wwn(wwn), f"{short(Wwn(wwn))}, which is missing")
 
-    def _url(self, host: HostDefinition, lun: int) -> str:
-        """Give the URL that libiscsi and QEMU take; behind ``user%`` goes the secret, for whoever knows it."""
+    def _urls(self, volume: Wwn, host: HostDefinition, lun: int) -> tuple[str, ...]:
+        """Give the URLs that libiscsi and QEMU take; behind ``user%`` goes the secret, for whoever knows it."""
         user = f"{host.chap_user}%@" if host.chap_user else ""
-        return f"iscsi://{user}{self._state.sp.portal}/{self._state.sp.target_iqn}/{lun}"
+        sp = self._state.sp
+        return tuple(f"iscsi://{user}{portal}/{sp.target_iqn}/{lun}" for portal in sp.portals_of(volume))
 
 
 def size_of(volume: VolumeStatus) -> int:

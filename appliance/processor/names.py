@@ -22,7 +22,7 @@ def tier_initiator(iqn: str, sp: str) -> str:
 
 
 def master_initiator(iqn: str, sp: str, secret: str) -> str:
-    """Name the MVSP as it comes for the ALUs of others: by its secret, since each mastership is another initiator (M5)."""
+    """Name the MVSP as it comes for ALUs of others: each mastership has its secret, and is another initiator (M5)."""
     return f"{iqn}.{sp}{MASTER_MARK}{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
 
 

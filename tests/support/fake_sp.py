@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from appliance.control.values import SpState, SpStatus
 from appliance.messages import (
     AluState,
     AluStatus,
@@ -36,7 +37,7 @@ class FakeSp:
         self.susid = "fake-susid"
         self.target_iqn = "iqn.2026-01.org.tiergate:fake"
         self.portal = "127.0.0.1:3260"
-        self.portals = (self.portal, "192.0.2.1:3260")
+        self.portals: tuple[str, ...] = (self.portal, "192.0.2.1:3260")
         self.disks = disks if disks is not None else {}
         self.attached: dict[str, AluStatus] = {}
         self.trees: dict[Wwn, tuple[AnyObject, ...]] = {}
@@ -44,6 +45,7 @@ class FakeSp:
         self.exposures: tuple[Exposure, ...] = ()
         self.logged_in: list[SessionStatus] = []
         self.gs = GsStatus(state=GsState.READY)
+        self.failed: set[str] = set()
         self.fail = ""
         self.calls: list[str] = []
 
@@ -132,8 +134,27 @@ class FakeSp:
         self._fail("set_exposures")  # not counted among the calls: every saved change makes one
         self.hosts, self.exposures = hosts, exposures
 
-    def sessions(self, host: str | None = None) -> list[SessionStatus]:
+    def sessions(self, host: str | None = None, sp: str | None = None) -> list[SessionStatus]:
         return [session for session in self.logged_in if host in (None, session.host)]
+
+    def sps(self) -> list[SpStatus]:
+        alone = SpStatus(
+            "sp1",
+            blade="",
+            state=SpState.AT_WORK,
+            master=True,
+            alus=len(self.alus()),
+            t2_volumes=len(self.volumes()),
+            host_portals=self.portals,
+        )
+        return [alone]
+
+    def portals_of(self, volume: Wwn) -> tuple[str, ...]:
+        return (self.portal,)
+
+    async def fault(self, part: str, failed: bool) -> None:
+        self._fail("fault")
+        (self.failed.add if failed else self.failed.discard)(part)
 
     def _with_free(self, status: AluStatus) -> AluStatus:
         used = [

@@ -138,6 +138,8 @@ def test_the_tree_shows_every_name_with_its_state(furnished: Site) -> None:
         "hosts": ["any", "web1"],
         "sessions": [],
         "sps": [],
+        "fabrics": [],
+        "faults": [],
         "gs": [],
         "operations": [],
     }
