@@ -56,8 +56,10 @@ class FrontEnd(Protocol):
 class Embedded:
     """The portals in this process."""
 
-    def __init__(self, target_iqn: str, groups: Groups, find_unit: FindUnit) -> None:
-        known = tuple(access.Portal(p.address, p.port, tag) for tag, portals in groups.items() for p in portals)
+    def __init__(self, target_iqn: str, groups: Groups, find_unit: FindUnit, elsewhere: Groups | None = None) -> None:
+        """``elsewhere``: portals of other processes that lead to the same target; hosts are told of these, too."""
+        all_groups = sorted({**groups, **(elsewhere or {})}.items())
+        known = tuple(access.Portal(p.address, p.port, tag) for tag, portals in all_groups for p in portals)
         self._exposures = Exposures(target_iqn, known, find_unit)
         self._registry = SessionRegistry()
         self._exposures.drop_host = self._registry.drop_host

@@ -81,9 +81,8 @@ class AttachedAlus:
 
     async def follow(self, order: Follow) -> None:
         """Let the MVSP of this epoch in; those before it are ended, with all that they had under way (M5)."""
-        mine = master_initiator(self._iqn, order.grant.sp, order.grant.secret)
-        masters = [name for name in self._target.initiators if MASTER_MARK in name]
-        await self._target.end(name for name in masters if name != mine)
+        if self._master is None or order.epoch > self._master.epoch:
+            await self._target.end([name for name in self._target.initiators if MASTER_MARK in name])
         self._master = order
         self._pass_through()
 

@@ -48,8 +48,8 @@ MasterAction = MasterOrder | RecordLegs
 class AluOpener(Opener, Protocol):
     """Opens ALUs where they are: here, or by way of another storage processor."""
 
-    async def admit(self, alu: AluAt) -> None:
-        """Learn the way to an ALU, or the new way to one that is open.
+    async def admit(self, alu: AluAt) -> bool:
+        """Learn the way to an ALU; True: it is another one than before.
 
         Raises:
             TiergateError: there is none.
@@ -123,7 +123,9 @@ class Master:
         came = []
         for at in alus:
             try:
-                await self._opener.admit(at)
+                if await self._opener.admit(at) and at.path in there:
+                    await self._inventory.detach(at.path)
+                    there.discard(at.path)
                 if at.path not in there:
                     came.append(await self._inventory.attach(at.path))
             except TiergateError as error:

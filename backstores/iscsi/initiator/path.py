@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Protocol
 
 from backstores.errors import ProtocolError
+from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.outcome import CommandFailed, ConnectionLost
 from backstores.iscsi.initiator.patience import Patience
@@ -72,6 +74,10 @@ class Path:
         self.usable = False
         if self.session is not None:
             await self.session.close()
+
+    def renew(self, chap: Credentials) -> None:
+        """Prove ourselves with this from the next login on."""
+        self._identity = replace(self._identity, chap=chap)
 
     def doubt(self) -> None:
         """Look again who the units are before anything else is sent."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from backstores.errors import UsageError
+from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.outcome import GONE, Verdict, tells, verdict_of
 from backstores.iscsi.initiator.path import Path
@@ -147,6 +148,11 @@ class RemoteTarget:
         if not 0 <= number < len(self._paths) or not self._paths[number].usable:
             raise UsageError(f"path {number} of {len(self._paths)} is not up; prefer one that is")
         self._active = self._paths[number]
+
+    def renew(self, chap: Credentials) -> None:
+        """Prove ourselves with this from the next login on; sessions that run go on."""
+        for path in self._paths:
+            path.renew(chap)
 
     def went_up(self, path: Path) -> None:
         """Hear that a path can carry commands."""

@@ -1,0 +1,157 @@
+"""The other storage processors, as this one reaches them over the internal fabrics (RRN, R12).
+
+Each is one target, with a session over each fabric that all things found there share: one for what this storage
+processor builds its second tier on, and one for the ALUs that it reaches as the MVSP.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.control.values import Access, AluAt
+from appliance.portals import parse_portal
+from appliance.processor.attached import AttachedAlus
+from appliance.processor.names import internal_target, pass_through
+from backstores.alu.base import AluDriver
+from backstores.alu.remote import RemoteLun, open_remote
+from backstores.engine.engine import Engine
+from backstores.errors import UsageError
+from backstores.iscsi.access import Credentials
+from backstores.iscsi.initiator.login import Identity
+from backstores.iscsi.initiator.patience import Patience
+from backstores.iscsi.initiator.session import Endpoint
+from backstores.iscsi.initiator.target import RemoteTarget
+from backstores.wwn import Wwn, short
+
+RANDOM_ISID: Final = 0x80 << 40
+"""The type of an ISID whose other bits are random (RFC 7143 clause 11.12.5)."""
+
+INTERNAL_PATIENCE: Final = Patience(login_s=2, idle_s=0.5, answer_s=1, first_wait_s=0.05, last_wait_s=1, deadline_s=8)
+"""Between storage processors a fail-over must be over before a host's patience is."""
+
+NameOf = Callable[[Access], str]
+"""Say by which initiator name we come to a storage processor."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """A storage processor that was reached, and what was found there."""
+
+    access: Access
+    target: RemoteTarget
+    luns: dict[Wwn, int] = field(default_factory=dict)
+
+
+class Remotes:
+    """All of them, in one role."""
+
+    def __init__(self, iqn: str, name_of: NameOf) -> None:
+        self._iqn = iqn
+        self._name_of = name_of
+        self._peers: dict[str, Peer] = {}
+
+    async def reach(self, access: Access) -> Peer:
+        """Log in, unless we are.
+
+        Raises:
+            ProtocolError, CommandFailed: it can't be reached, or does not let us in.
+        """
+        peer = self._peers.get(access.sp)
+        if peer is not None and (peer.access.portals, self._name_of(peer.access)) == (
+            access.portals,
+            self._name_of(access),
+        ):
+            peer.target.renew(self._credentials(access))
+            peer.access = access
+            return peer
+        if peer is not None:
+            del self._peers[access.sp]
+            await peer.target.close()
+        identity = Identity(
+            initiator=self._name_of(access),
+            target=internal_target(self._iqn, access.sp),
+            isid=(RANDOM_ISID | secrets.randbits(24)).to_bytes(6),
+            chap=self._credentials(access),
+            header_digest=True,
+        )
+        portals = [parse_portal(portal) for portal in access.portals]
+        endpoints = [Endpoint(portal.address, portal.port) for portal in portals]
+        target = RemoteTarget(endpoints, identity, patience=INTERNAL_PATIENCE)
+        await target.open()
+        self._peers[access.sp] = Peer(access, target)
+        return self._peers[access.sp]
+
+    def _credentials(self, access: Access) -> Credentials:
+        return Credentials(self._name_of(access), access.secret.encode())
+
+    async def discover(self, access: Access, wanted: Set[Wwn]) -> None:
+        """Find things by their names, among all that a storage processor shows us (step 528).
+
+        Raises:
+            UsageError: one is not there.
+            ProtocolError, CommandFailed: it can't be asked.
+        """
+        peer = await self.reach(access)
+        if wanted - peer.luns.keys():
+            peer.luns = await peer.target.units()
+        missing = [short(wwn) for wwn in wanted if wwn not in peer.luns]
+        if missing:
+            raise UsageError(f"storage processor {access.sp} does not show us {', '.join(missing)}")
+
+    async def open(self, sp: str, wwn: Wwn, path: str) -> RemoteLun:
+        """Open something that was discovered. Raises as ``open_remote`` does."""
+        peer = self._peers.get(sp)
+        if peer is None or wwn not in peer.luns:
+            raise UsageError(f"{path} was not discovered at storage processor {sp}")
+        return await open_remote(peer.target, peer.luns[wwn], path, wwn)
+
+    def target(self, sp: str) -> RemoteTarget:
+        """Give a target that was reached."""
+        return self._peers[sp].target
+
+    def lun(self, sp: str, wwn: Wwn) -> int:
+        """Give the LUN of something that was discovered."""
+        return self._peers[sp].luns[wwn]
+
+    async def close(self) -> None:
+        """Log out everywhere."""
+        peers, self._peers = self._peers, {}
+        for peer in peers.values():
+            await peer.target.close()
+
+
+class MasterOpener:
+    """Opens ALUs for the MVSP: those of its own storage processor are open already, others pass through theirs."""
+
+    def __init__(self, engine: Engine, alus: AttachedAlus, remotes: Remotes) -> None:
+        self._engine = engine
+        self._alus = alus
+        self._remotes = remotes
+        self._at: dict[str, AluAt] = {}
+
+    async def admit(self, alu: AluAt) -> bool:
+        """Learn the way to an ALU; True: it is another one than before."""
+        if alu.access is not None:
+            await self._remotes.discover(alu.access, {pass_through(alu.path)})
+        before = self._at.get(alu.path)
+        self._at[alu.path] = alu
+        return before is not None and _sp_of(before) != _sp_of(alu)
+
+    async def open(self, path: str, *, size_bytes: int | None = None) -> AluDriver:
+        """Open an ALU that was admitted."""
+        at = self._at[path]
+        if at.access is None:
+            return self._alus.driver(path)
+        return await self._remotes.open(at.access.sp, pass_through(path), path)
+
+    async def release(self, driver: AluDriver) -> None:
+        """Let go of an ALU that passes through; one of our own stays open."""
+        if isinstance(driver, RemoteLun):
+            await self._engine.release(driver)
+
+
+def _sp_of(alu: AluAt) -> str | None:
+    return None if alu.access is None else alu.access.sp
