@@ -25,6 +25,7 @@ from backstores.metadata.layout import (
     LARGE,
     LARGE_ALU_BYTES,
     LEAST_ALU_BYTES,
+    MOST_TABLE_BYTES,
     PAGE,
     TABLE_BYTES,
     TAIL_AREAS,
@@ -37,10 +38,12 @@ from backstores.metadata.region import ChangeSector, RegionSector
 from backstores.metadata.sector import Sector
 from backstores.metadata.signatures import SIGNATURES
 from backstores.metadata.steps import IO_UNIT
-from backstores.metadata.table import ENTRIES_OF_A_SECTOR, MOST_ENTRIES, EntryFormat, TableSector
+from backstores.metadata.table import ENTRIES_OF_A_SECTOR, MOST_ENTRIES, EntryFormat, TableSector, entries_of
 from backstores.metadata.version_1 import Label1Sector
 from backstores.objects import DELETED_LAYOUT, AnyObject, Deletion, Extent, Leg
 from backstores.wire import Wire
+
+MOST_MIGRATED: Final = entries_of(MOST_TABLE_BYTES)
 
 INTRODUCTION: Final = f"""\
 # What lies on an ALU: format version {FORMAT_VERSION}
@@ -96,10 +99,10 @@ its own. Each start of the appliance takes a higher epoch, and writes it here fi
 TABLE: Final = f"""
 ### Sector of the partition table
 
-{TABLE_BYTES // 1024} KiB, {MOST_ENTRIES} entries, {ENTRIES_OF_A_SECTOR} a sector. Each sector stands for itself: of its
-four copies the good one with the highest generation counts, and one that none of them has holds free entries. A change
-writes the copies A and C, flushes, then B and D. All sectors that it changes get one generation, above any in the
-table.
+{TABLE_BYTES // 1024} KiB, {MOST_ENTRIES} entries, {ENTRIES_OF_A_SECTOR} a sector;
+{MOST_TABLE_BYTES // 1024} KiB, {MOST_MIGRATED} entries, on an ALU that was migrated with more than these. Each sector stands for itself: of its four copies the good one with
+the highest generation counts, and one that none of them has holds free entries. A change writes the copies A and C,
+flushes, then B and D. All sectors that it changes get one generation, above any in the table.
 
 The table is a second witness of the objects. An entry is reserved before the partition is committed, is in use when it
 is, and goes when it is gone. Where they differ the objects count, and the next change mends the table; but if objects
@@ -117,7 +120,7 @@ A region holds a base and a log: this header; the body with all objects from +4 
 other, each on a unit of its own. The region whose good header has the highest generation is live.
 
 A new base goes into the region that is not live, when the log is full or something is damaged: body and two units of
-zeros, flush, header, flush.
+zeros, flush, header, flush. A base that leaves no room for the zeros has no log.
 """
 
 CHANGE: Final = """

@@ -20,6 +20,7 @@ from backstores.metadata.layout import (
     FRONT_LABELS,
     LEAST_ALU_BYTES,
     MOST_ALU_BYTES,
+    MOST_TABLE_BYTES,
     TABLE_BYTES,
     data_area,
     disjoint,
@@ -173,7 +174,7 @@ def _check_layout(label: Label) -> None:
         not LEAST_ALU_BYTES <= label.size_bytes <= MOST_ALU_BYTES
         or data.start_bytes % ALLOCATION_UNIT
         or data.length_bytes % ALLOCATION_UNIT
-        or not 0 < label.table_bytes <= TABLE_BYTES
+        or not 0 < label.table_bytes <= MOST_TABLE_BYTES
         or not disjoint(label.areas, label.size_bytes)
     ):
         raise SectorError(Problem.DAMAGED, "its areas overlap, are misaligned, or leave the alu")

@@ -7,6 +7,7 @@ the old ALU or the new one (M6), and what it interrupted can be begun again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backstores.errors import UsageError
@@ -15,12 +16,12 @@ from backstores.metadata import mdr, region, witness
 from backstores.metadata import table as tables
 from backstores.metadata.inspection import Inspection
 from backstores.metadata.label import Label
-from backstores.metadata.layout import TABLE_BYTES, region_plan, table_addresses
+from backstores.metadata.layout import FORMAT_VERSION, MOST_TABLE_BYTES, TABLE_BYTES, region_plan, table_addresses
 from backstores.metadata.mdr import Directory
 from backstores.metadata.region import RegionState
 from backstores.metadata.sector import SectorError, following, stamped
 from backstores.metadata.steps import Reads, Step
-from backstores.metadata.table import Table
+from backstores.metadata.table import Entry, Key, Table
 from backstores.objects import Extent
 from backstores.wwn import Wwn
 
@@ -64,7 +65,7 @@ def migrate(found: Inspection, table: Table, size_bytes: int, now_ns: int, epoch
     """Bring an owned ALU of version 1 to version 2. What lies on it stays in its place.
 
     Raises:
-        UsageError: something lies where version 2 has no room for it.
+        UsageError: something lies where version 2 has no room for it, or there are too many partitions.
     """
     state, old = found.state, found.directory
     assert state is not None
@@ -75,6 +76,12 @@ def migrate(found: Inspection, table: Table, size_bytes: int, now_ns: int, epoch
         mdr.check_regions(directory, label.areas, size_bytes)
     except SectorError as error:
         raise UsageError(f"alu {label.alu} can't be brought to this version of the format: {error}") from error
+    entries, most = len(_entries(found)), tables.entries_of(label.table_bytes)
+    if entries > most:
+        raise UsageError(
+            f"alu {label.alu} has {entries} partitions and bitmaps, version {FORMAT_VERSION} of the format has room for"
+            f" {most}: delete volumes with the release that wrote it, then attach it again"
+        )
     after = replace(
         state,
         generation=following(state.generation),
@@ -87,8 +94,17 @@ def migrate(found: Inspection, table: Table, size_bytes: int, now_ns: int, epoch
 
 def _label_2(found: Inspection, size_bytes: int) -> Label:
     assert found.label is not None
-    tables_at = table_addresses(size_bytes)
-    return replace(found.label, size_bytes=size_bytes, tables=tables_at, table_bytes=TABLE_BYTES, directory=None)
+    many = len(_entries(found)) > tables.MOST_ENTRIES
+    table_bytes = MOST_TABLE_BYTES if many else TABLE_BYTES
+    places = table_addresses(size_bytes, table_bytes)
+    return replace(found.label, size_bytes=size_bytes, tables=places, table_bytes=table_bytes, directory=None)
+
+
+def _entries(found: Inspection) -> Mapping[Key, Entry]:
+    """Give the entries that the partition table must have room for."""
+    assert found.label is not None
+    assert found.state is not None
+    return witness.settled(found.state.objects, {}, found.label.data)
 
 
 def _laid_out(found: Inspection, label: Label, directory: Directory, state: RegionState, table: Table) -> LaidOut:

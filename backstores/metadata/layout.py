@@ -35,6 +35,9 @@ GS_LISTS: Final = (Extent(72 * KIB, 128 * KIB), Extent(200 * KIB, 128 * KIB))
 GS_RESERVED: Final = (Extent(328 * KIB, 348 * KIB), Extent(676 * KIB, 348 * KIB))  # what legacy ALUs would hold (R5)
 FRONT_TABLES: Final = (5 * MIB, 6 * MIB)
 TABLE_BYTES: Final = 384 * KIB
+MOST_TABLE_BYTES: Final = (
+    508 * KIB
+)  # of an ALU of version 1 that holds more partitions: as much as its tail has room for
 TAIL_BYTES: Final = 1 * MIB  # at the least: what is left of the last whole unit belongs to it
 
 
@@ -111,10 +114,10 @@ def label_addresses(size_bytes: int) -> tuple[int, ...]:
     return (*FRONT_LABELS, end - 2 * PAGE, end - PAGE)
 
 
-def table_addresses(size_bytes: int) -> tuple[int, ...]:
+def table_addresses(size_bytes: int, table_bytes: int = TABLE_BYTES) -> tuple[int, ...]:
     """Give the places of the partition tables A, B, C, D."""
     end = label_addresses(size_bytes)[2]
-    return (*FRONT_TABLES, end - 2 * TABLE_BYTES, end - TABLE_BYTES)
+    return (*FRONT_TABLES, end - 2 * table_bytes, end - table_bytes)
 
 
 def disjoint(areas: Iterable[Extent], size_bytes: int) -> bool:

@@ -132,9 +132,9 @@ def _region_header(raw: bytes, directory: Directory, number: int, version: int) 
         raise
     if sector.version != version:
         raise SectorError(Problem.UNFINISHED, f"it is of format version {sector.version}, its label of {version}")
-    room = capacity(directory) if version != version_1.VERSION else directory.region_bytes - BODY_OFFSET
-    if sector.body_bytes > room:
-        raise SectorError(Problem.DAMAGED, f"a body of {sector.body_bytes} bytes where {room} have room")
+    if sector.body_bytes > capacity(directory):
+        text = f"a body of {sector.body_bytes} bytes where {capacity(directory)} have room"
+        raise SectorError(Problem.DAMAGED, text)
     return sector
 
 
@@ -170,7 +170,9 @@ def _walk(
     start, length = window.extent.start_bytes, window.extent.length_bytes
     at = BODY_OFFSET + units(header.body_bytes)
     objects = {item.wwn: item for item in state.objects}
-    while True:  # a body that leaves no room for zeros behind it is refused
+    if at + END_BYTES > length:
+        return replace(state, end=at), []  # the base leaves no room for a log
+    while True:  # a change that leaves no room for zeros behind it is refused
         try:
             raw = yield from window.take(at, IO_UNIT)
             if raw[:SECTOR_BYTES] == ZERO_SECTOR:

@@ -8,6 +8,8 @@ can lie there are zeros or a whole sector, and a whole header has a whole body; 
 never a crash. When the log is full, the other region gets a new base: body and zeros first, then the header, which
 makes it the live one, for its generation is the highest. The live region is never overwritten but by appending.
 
+A base that all but fills its region has no log: then each commit writes a new one.
+
 So every crash leaves the old state or the new one (M6), and what a commit writes depends on how much it changes
 and not on how many objects there are; the new base now and then is paid for by the changes that filled the log.
 
@@ -82,8 +84,8 @@ class Commit:
 
 
 def capacity(directory: Directory) -> int:
-    """How many bytes of body a region has room for, the zeros behind it aside."""
-    return directory.region_bytes - BODY_OFFSET - END_BYTES
+    """How many bytes of body a region has room for. A base that leaves none for zeros behind it has no log."""
+    return directory.region_bytes - BODY_OFFSET
 
 
 def applied(objects: Mapping[Wwn, AnyObject], put: Iterable[AnyObject], drop: Iterable[Wwn]) -> dict[Wwn, AnyObject]:

@@ -21,7 +21,7 @@ from typing import Final
 from backstores.errors import UsageError
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.label import Label
-from backstores.metadata.layout import TABLE_BYTES
+from backstores.metadata.layout import MOST_TABLE_BYTES, TABLE_BYTES
 from backstores.metadata.records import is_object_name
 from backstores.metadata.sector import SECTOR_BYTES, Sector, SectorError, following, seal, stamped, stored_wwn, unseal
 from backstores.metadata.steps import IO_UNIT, Flush, Step, Write
@@ -68,7 +68,14 @@ class TableSector(Sector, size=512, order="little"):
 
 
 ENTRIES_OF_A_SECTOR: Final = TableSector.entries.width // 8 // EntryFormat.SIZE
-MOST_ENTRIES: Final = TABLE_BYTES // SECTOR_BYTES * ENTRIES_OF_A_SECTOR
+
+
+def entries_of(table_bytes: int) -> int:
+    """How many entries a table of this length has room for."""
+    return table_bytes // SECTOR_BYTES * ENTRIES_OF_A_SECTOR
+
+
+MOST_ENTRIES: Final = entries_of(TABLE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +167,7 @@ def update(table: Table, wanted: Mapping[Key, Entry], label: Label, now_ns: int,
         if place is None:
             raise UsageError(
                 f"{len(wanted)} partitions and bitmaps on alu {label.alu}, its partition table has room for"
-                f" {_slots_of(label)}: use another alu, or delete volumes"
+                f" {entries_of(label.table_bytes)}: use another alu, or delete volumes"
             )
         slots[place] = wanted[key]
     touched = {slot for slot in table.slots.keys() | slots.keys() if table.slots.get(slot) != slots.get(slot)}
@@ -175,12 +182,8 @@ def update(table: Table, wanted: Mapping[Key, Entry], label: Label, now_ns: int,
     return Update(tuple(_steps(after, changed, label)), begun, after)
 
 
-def _slots_of(label: Label) -> int:
-    return label.table_bytes // SECTOR_BYTES * ENTRIES_OF_A_SECTOR
-
-
 def _free_slots(slots: Mapping[int, Entry], label: Label) -> Iterator[int]:
-    return (slot for slot in range(_slots_of(label)) if slot not in slots)
+    return (slot for slot in range(entries_of(label.table_bytes)) if slot not in slots)
 
 
 def _steps(table: Table, changed: Iterable[int], label: Label) -> Iterator[Step]:
@@ -241,7 +244,7 @@ def parse_sector(raw: bytes, address: int, index: int, label: Label) -> tuple[St
     return Stamp(sector.generation, sector.time_ns, sector.epoch), _parse_entries(sector.entries, label.data)
 
 
-@lru_cache(maxsize=TABLE_BYTES // SECTOR_BYTES)
+@lru_cache(maxsize=MOST_TABLE_BYTES // SECTOR_BYTES)
 def _parse_entries(raw: bytes, data: Extent) -> tuple[Entry | None, ...]:
     """Take the entries of a sector apart: once, for as a rule the four copies of a table say the same."""
     step = EntryFormat.SIZE

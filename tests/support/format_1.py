@@ -7,13 +7,20 @@ hold does not change with our code.
 from __future__ import annotations
 
 import lzma
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from backstores.metadata import records
 from backstores.metadata.bitmap import Geometry
+from backstores.metadata.layout import FRONT_LABELS, SMALL, data_area
+from backstores.metadata.region import BODY_OFFSET, RegionSector
+from backstores.metadata.sector import crc32c
+from backstores.metadata.steps import padded
+from backstores.metadata.version_1 import Label1Sector
 from backstores.objects import AnyObject, ConcatObject
-from tests.support.metadata import OTHER_ALU, mirror, name, partition, stripe, volume
-from tests.support.recording import RecordingStorage, put
+from tests.support.metadata import OTHER_ALU, mirror, name, partition, resealed, stripe, volume
+from tests.support.recording import SECTOR, RecordingStorage, put, read
 
 FIXTURE: Final = Path(__file__).parents[1] / "fixtures" / "alu-format-1.bin"
 LEG: Final = partition(5, 8, bitmap=9)
@@ -36,6 +43,23 @@ def storage_of(raw: bytes) -> RecordingStorage:
     """Make an ALU that holds these bytes."""
     storage = RecordingStorage(len(raw))
     put(storage.image, 0, raw)
+    return storage
+
+
+def holding(objects: Sequence[AnyObject], size_bytes: int) -> RecordingStorage:
+    """Make an ALU of another size with other objects of what the fixture is."""
+    storage = fixture()
+    storage.size_bytes = size_bytes
+    image, data_end = storage.image, data_area(size_bytes).end_bytes
+    for address in FRONT_LABELS:
+        raw = read(image, address, SECTOR)
+        put(image, address, resealed(raw, Label1Sector, size_bytes=size_bytes, data_end=data_end))
+    body = records.encode(objects)
+    for address in SMALL.regions:
+        raw = read(image, address, SECTOR)
+        values = {"body_bytes": len(body), "body_crc": crc32c(body), "objects": len(objects)}
+        put(image, address, resealed(raw, RegionSector, **values))
+        put(image, address + BODY_OFFSET, padded(body))
     return storage
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from backstores.errors import UsageError
+from backstores.metadata import records
 from backstores.metadata.bitmap import Place, Stamp, decode
 from backstores.metadata.findings import Problem
 from backstores.metadata.inspection import Inspection, Ownership
+from backstores.metadata.layout import MOST_TABLE_BYTES, SMALL
 from backstores.metadata.sector import version_of
 from backstores.metadata.store import AluMetadata
-from backstores.metadata.table import EntryState, witnesses
-from backstores.objects import MIB
-from tests.support.format_1 import DIRTY, GEOMETRY, LEG, OBJECTS, fixture
-from tests.support.metadata import ALU, SIZE, SUSID, clock, flipped, partition
+from backstores.metadata.table import EntryState, entries_of, witnesses
+from backstores.objects import MIB, AnyObject
+from tests.support.format_1 import DIRTY, GEOMETRY, LEG, OBJECTS, fixture, holding
+from tests.support.metadata import ALU, SIZE, SUSID, clock, flipped, partition, volume
+from tests.support.params import cases
 from tests.support.recording import RecordingStorage, StorageFailed, crash_states, possible_states, read
 
 LATER = 1_800_000_000_000_000_000
@@ -145,6 +149,65 @@ def test_a_migration_that_failed_can_be_done_again(steps: int) -> None:
     asyncio.run(metadata.commit((*OBJECTS, partition(20, 14)), 1))
     _, inspection = opened(storage)
     assert (inspection.version, inspection.findings) == (2, ())
+
+
+def filling() -> tuple[AnyObject, ...]:
+    """Make objects that fill a region of version 1 to its last unit but one."""
+    some = [volume(number, 1) for number in range(1, 11_900)]
+    while len(records.encode(some)) > SMALL.region_bytes - 2 * 4096:
+        some.pop()
+    return tuple(some)
+
+
+def partitions(count: int) -> tuple[AnyObject, ...]:
+    return tuple(partition(number, 7 + number) for number in range(1, 1 + count))
+
+
+LARGEST = {"region-filled": filling, "many-partitions": lambda: partitions(entries_of(MOST_TABLE_BYTES))}
+LARGE_SIZE = 8 << 30
+
+
+@pytest.mark.parametrize("objects", LARGEST.values(), ids=LARGEST)
+def test_what_filled_version_1_is_migrated_too(objects: Callable[[], tuple[AnyObject, ...]]) -> None:
+    """R1, R3: and can be changed; with fewer objects there is a log again."""
+    storage = holding(held := objects(), LARGE_SIZE)
+    migrated(storage)
+    metadata, inspection = opened(storage)
+    assert (inspection.version, inspection.findings, metadata.objects) == (2, (), held)
+    asyncio.run(metadata.commit(held[1:]))
+    asyncio.run(metadata.commit(held[1:1000]))
+    metadata, inspection = opened(storage)
+    assert (inspection.findings, metadata.objects) == ((), held[1:1000])
+    assert inspection.state is not None
+    assert inspection.state.end is not None
+
+
+@pytest.mark.parametrize("objects", cases(LARGEST, slow=["many-partitions"]))
+def test_wherever_it_fails_what_filled_version_1_is_whole(objects: Callable[[], tuple[AnyObject, ...]]) -> None:
+    """M6: among the first writes, among those of the partition table, and at each of the last ones."""
+    held = objects()
+    whole = holding(held, LARGE_SIZE)
+    before = dict(whole.image)
+    migrated(whole)
+    steps = len(whole.events)
+    for failing in (0, 1, 5, steps // 2, *range(steps - 14, steps)):
+        storage = RecordingStorage(LARGE_SIZE, dict(before), fail_after=failing)
+        metadata, _ = opened(storage)
+        with pytest.raises(StorageFailed):
+            asyncio.run(metadata.migrate())
+        storage.fail_after = None
+        metadata, inspection = opened(storage)
+        assert (inspection.ownership, metadata.objects) == (Ownership.OWNED, held), failing
+        asyncio.run(metadata.migrate())
+        assert opened(storage)[0].objects == held, failing
+
+
+def test_more_than_this_version_has_room_for_is_refused_with_what_to_do() -> None:
+    """Nothing is written: the release that wrote it can go on."""
+    storage = holding(partitions(entries_of(MOST_TABLE_BYTES) + 1), LARGE_SIZE)
+    with pytest.raises(UsageError, match=r"7113 partitions .* room for 7112: delete volumes with the release that"):
+        migrated(storage)
+    assert storage.events == []
 
 
 @pytest.mark.parametrize("part", [(4096, 512), (8192, 512)], ids=["label-a", "label-b"])

@@ -75,6 +75,15 @@ def test_a_new_base_goes_into_the_other_region(end: int | None) -> None:
     assert (made.after.live, made.after.generation, made.after.objects) == (1, 8, SECOND)
 
 
+def test_a_base_without_room_for_a_log_is_followed_by_another() -> None:
+    filling = tuple(volume(number, 1) for number in range(1, 11_750))
+    made = base(replace(FRESH, objects=filling), DIRECTORY)
+    assert made.after.end is not None
+    assert made.after.end + END_BYTES > DIRECTORY.region_bytes
+    after = committed(made.after, filling[1:])
+    assert (after.after.live, after.after.objects) == (1, filling[1:])
+
+
 def test_the_log_keeps_room_for_the_zeros_that_end_it() -> None:
     room = replace(FRESH, end=DIRECTORY.region_bytes - 2 * UNIT - END_BYTES)
     made = committed(room, FIRST)
@@ -114,8 +123,8 @@ def test_nothing_that_contradicts_is_committed(objects: tuple[AnyObject, ...]) -
 def test_objects_beyond_the_room_of_a_base_are_refused_with_sizes() -> None:
     """Though each change would still fit the log: the next base would not."""
     many = tuple(volume(number, 1) for number in range(1, 15_000))
-    assert capacity(DIRECTORY) == 2 * MIB - UNIT - END_BYTES
-    with pytest.raises(UsageError, match=str(2 * MIB - UNIT - END_BYTES)):
+    assert capacity(DIRECTORY) == 2 * MIB - UNIT
+    with pytest.raises(UsageError, match=str(2 * MIB - UNIT)):
         committed(FRESH, many)
 
 
