@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import resource
-import secrets
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from appliance.allocator import keep_freed_memory
 from appliance.demo import make_demo
 from appliance.discovery import find_disks
 from appliance.front_end import Choice, choose
+from appliance.identity import identity, keep
 from appliance.lio.machine import prepare
 from appliance.mic.commands import bind
 from appliance.mic.management import Management
@@ -25,20 +25,18 @@ from appliance.mic.operations import Dispatcher
 from appliance.mic.protocol import default_state
 from appliance.mic.server import ApiServer
 from appliance.mic.store import Store, open_store
-from appliance.mic.values import parse_iscsi_pattern, shown
 from appliance.mic.views import untold
+from appliance.naming import parse_susid, parse_target_name
 from appliance.notify import READY, STOPPING, Notifier
 from appliance.portals import PortalAddress, parse_portals
 from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
 from backstores.engine.polling import PollingSelector
 from backstores.errors import TiergateError, UsageError
-from backstores.metadata.sector import SUSID_BYTES
 
 log = logging.getLogger("tiergate")
 
 DEFAULT_PORTAL = "0.0.0.0:3260"
-IQN_PREFIX = "iqn.2026-11.example.tiergate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +114,6 @@ def parse(argv: Sequence[str]) -> Options:
     return Options(state, portals, found.database, iqn, susid, frontend, found.demo, found.scan, found.verbose)
 
 
-def parse_target_name(text: str) -> str:
-    """Read the name of a target node.
-
-    Raises:
-        UsageError: it is no iSCSI name, or a pattern.
-    """
-    name = parse_iscsi_pattern(text)
-    if set(name) & set("*?"):
-        raise UsageError(f"iqn {text!r} has a wildcard; a target has one name")
-    return name
-
-
-def parse_susid(text: str) -> str:
-    """Read a SUSID.
-
-    Raises:
-        UsageError: it does not fit a label.
-    """
-    if not (0 < len(text) <= SUSID_BYTES and text.isascii() and text.isprintable()):
-        raise UsageError(f"susid {shown(text)} is not 1 to {SUSID_BYTES} printable ascii characters")
-    return text
-
-
 async def serve(options: Options) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -169,19 +144,19 @@ def _allow_many_files() -> None:
 
 
 async def _serve(options: Options, store: Store, engine: Engine, ended: asyncio.Event) -> None:
-    identity = _identity(store, options)
+    who = identity(store, options.state, options.susid, options.iqn)
     front_end = await choose(options.frontend, prepare)
     log.info("front end: %s (%s)", front_end.name, front_end.why)
-    sp = StorageProcessor(engine, store, identity.susid, identity.iqn, options.portals, lio=front_end.lio)
+    sp = StorageProcessor(engine, store, who.susid, who.iqn, options.portals, lio=front_end.lio)
     management = Management(store, sp, disks=find_disks)
     dispatcher = Dispatcher(management)
     manager = Notifier(os.environ)
     server = ApiServer(dispatcher, options.state)
     await server.start()  # takes the lock of the state folder: from here on it is ours to change
     try:
-        await asyncio.to_thread(_keep, identity, store)
+        await asyncio.to_thread(keep, who, store)
         if await _started(options, management, dispatcher, sp, ended):
-            log.info("uncached I/O by %s; target %s", engine.backend, identity.iqn)
+            log.info("uncached I/O by %s; target %s", engine.backend, who.iqn)
             print(f"ready: portal {', '.join(sp.portals)}, management {options.state / 'tiergate.sock'}", flush=True)
             manager.say(READY)
             async with manager.watched():
@@ -213,30 +188,3 @@ async def _scan(dispatcher: Dispatcher) -> None:
         await dispatcher.run(bind("/alus", "scan", {}), untold)
     except TiergateError as error:
         log.error("the scan for disks failed: %s", error)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who the appliance is: made at the first start, and kept from then on."""
-
-    susid: str
-    iqn: str
-
-
-def _identity(store: Store, options: Options) -> Identity:
-    """Give the SUSID and the target name, kept or new; nothing is changed.
-
-    Raises:
-        UsageError: another SUSID was asked for than the one in the settings.
-    """
-    kept = store.value("susid")
-    susid = kept or options.susid or f"TG-{secrets.token_hex(16)}"
-    if options.susid not in (None, susid):
-        raise UsageError(f"susid {options.susid!r}: the settings in {options.state} are of appliance {susid} already")
-    return Identity(susid, options.iqn or store.value("iqn") or f"{IQN_PREFIX}:{susid[-8:]}")
-
-
-def _keep(identity: Identity, store: Store) -> None:
-    for key, text in (("susid", identity.susid), ("iqn", identity.iqn)):
-        if store.value(key) != text:
-            store.set_value(key, text)
