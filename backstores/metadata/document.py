@@ -100,9 +100,10 @@ TABLE: Final = f"""
 ### Sector of the partition table
 
 {TABLE_BYTES // 1024} KiB, {MOST_ENTRIES} entries, {ENTRIES_OF_A_SECTOR} a sector;
-{MOST_TABLE_BYTES // 1024} KiB, {MOST_MIGRATED} entries, on an ALU that was migrated with more than these. Each sector stands for itself: of its four copies the good one with
-the highest generation counts, and one that none of them has holds free entries. A change writes the copies A and C,
-flushes, then B and D. All sectors that it changes get one generation, above any in the table.
+{MOST_TABLE_BYTES // 1024} KiB, {MOST_MIGRATED} entries, on an ALU that was migrated with more than these.
+Each sector stands for itself: of its four copies the good one with the highest generation counts, and one that none of
+them has holds free entries. A change writes the copies A and C, flushes, then B and D. All sectors that it changes get
+one generation, above any in the table.
 
 The table is a second witness of the objects. An entry is reserved before the partition is committed, is in use when it
 is, and goes when it is gone. Where they differ the objects count, and the next change mends the table; but if objects
