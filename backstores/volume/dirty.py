@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -127,9 +127,9 @@ class DirtyLog:
         """Keep all regions that are dirty now so: the legs may differ there, and nobody can say where."""
         self._core.distrust()
 
-    def drop(self, children: set[Wwn]) -> None:
-        """Go on without legs that have failed."""
-        self._legs = [leg for leg in self._legs if leg.child not in children]
+    def keep(self, children: Container[Wwn]) -> None:
+        """Go on with these legs alone: the others have failed."""
+        self._legs = [leg for leg in self._legs if leg.child in children]
 
     async def _write_batch(self) -> None:
         async with self._writing:

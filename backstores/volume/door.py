@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from backstores.block import BlockError, Busy, Offline
 from backstores.errors import UsageError
-from backstores.volume.gate import Claim, Gate, HoldLimits, Passage, Verdict
+from backstores.volume.gate import Gate, HoldLimits, Passage, Verdict
 
 Waiter = asyncio.Future[None]
 
@@ -56,15 +56,15 @@ class Door:
         finally:
             self._gate.depart(visitor)
 
-    async def begin(self, lba: int, claim: Claim = Claim.HOST, *, begun: bool = False) -> None:
-        """Wait until work may begin; ``end`` says that it has ended. ``begun``: it is a part of something larger.
+    async def begin(self, lba: int, *, owner: bool = False, begun: bool = False) -> None:
+        """Wait until work may begin; ``end`` says that it has ended. ``begun``: some of the whole may be done already.
 
         Raises:
             Busy: that took too long.
             Offline: the volume will not serve again.
         """
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        match self._gate.begin(waiter, claim):
+        match self._gate.begin(waiter, owner=owner):
             case Verdict.REFUSED:
                 raise self._refusal(lba, begun)
             case Verdict.WAIT:
@@ -87,6 +87,18 @@ class Door:
         """Say that what had begun has ended."""
         self._gate.end()
         self._changed.set()
+
+    async def opened(self) -> None:
+        """Wait until it is open, or shut.
+
+        Raises:
+            Offline, Busy: it is shut.
+        """
+        while self._gate.passage not in (Passage.OPEN, Passage.SHUT):
+            self._changed.clear()
+            await self._changed.wait()
+        if self.is_shut:
+            raise self._refusal(0, begun=False)
 
     # The volume's holder
 

@@ -7,8 +7,8 @@ they say. Who exceeds them is refused, which a host takes as "ask again".
 
     OPEN --hold--> CLOSING --quiet--> HELD --resume--> OPEN          SHUT is for good
 
-What takes long (a resynchronization) asks for each step; it is *patient* and waits as long as it takes. The *owner*,
-who takes the volume off line, is never kept waiting.
+What takes long (a resynchronization) begins with each step anew, and when it is refused it waits for the next
+opening. The *owner*, who takes the volume off line, is never kept waiting.
 """
 
 from __future__ import annotations
@@ -60,14 +60,6 @@ PASSAGES: Final[Mapping[Passage, Mapping[Event, Passage]]] = {
 }
 
 
-class Claim(enum.Enum):
-    """On whose behalf somebody wants to begin."""
-
-    HOST = "host"  # waits within the limits
-    PATIENT = "patient"  # waits as long as it takes
-    OWNER = "owner"  # does not wait
-
-
 class Verdict(enum.Enum):
     """The answer to one who wants to begin."""
 
@@ -82,7 +74,7 @@ class Gate(Generic[W]):
     def __init__(self) -> None:
         self.passage = Passage.OPEN
         self._at_work = 0
-        self._waiting: dict[W, Claim] = {}
+        self._waiting: dict[W, None] = {}
         self._late: set[Hashable] = set()  # visitors that have come since it was closed, and are still there
         self._limits = HoldLimits()
         self._expired = False
@@ -102,14 +94,14 @@ class Gate(Generic[W]):
         """Let a visitor go."""
         self._late.discard(visitor)
 
-    def begin(self, waiter: W, claim: Claim) -> Verdict:
+    def begin(self, waiter: W, *, owner: bool = False) -> Verdict:
         """Ask to begin; ``waiter`` is named later if it has to wait."""
-        if self.passage is Passage.OPEN or claim is Claim.OWNER:
+        if self.passage is Passage.OPEN or owner:
             self._at_work += 1
             return Verdict.BEGIN
-        if self.passage is Passage.SHUT or (self._expired and claim is Claim.HOST):
+        if self.passage is Passage.SHUT or self._expired:
             return Verdict.REFUSED
-        self._waiting[waiter] = claim
+        self._waiting[waiter] = None
         return Verdict.WAIT
 
     def forget(self, waiter: W) -> None:
@@ -131,20 +123,14 @@ class Gate(Generic[W]):
         self._look_if_quiet()
 
     def expire(self) -> list[W]:
-        """Hear that the limits' time is over: give the hosts' requests that are refused now. The volume stays held."""
-        if self.passage is Passage.OPEN:
-            return []
-        self._expired = True
-        refused = [waiter for waiter, claim in self._waiting.items() if claim is Claim.HOST]
-        for waiter in refused:
-            del self._waiting[waiter]
-        return refused
+        """Hear that the limits' time is over: give those who are refused now. The volume stays held."""
+        self._expired = self.passage is not Passage.OPEN
+        return self._emptied()
 
     def resume(self) -> list[W]:
         """Open the gate: give those who have waited, in order. They are at work now."""
         self._to(Event.RESUME)
-        begun = list(self._waiting)
-        self._waiting.clear()
+        begun = self._emptied()
         self._late.clear()
         self._at_work += len(begun)
         return begun
@@ -152,9 +138,12 @@ class Gate(Generic[W]):
     def shut(self) -> list[W]:
         """Let nobody in any more: give those who have waited, and are refused."""
         self._to(Event.SHUT)
-        refused = list(self._waiting)
+        return self._emptied()
+
+    def _emptied(self) -> list[W]:
+        waited = list(self._waiting)
         self._waiting.clear()
-        return refused
+        return waited
 
     def _look_if_quiet(self) -> None:
         if self.passage is Passage.CLOSING and not self._at_work:

@@ -10,7 +10,7 @@ import pytest
 from backstores.block import BlockError, Busy, Offline
 from backstores.errors import UsageError
 from backstores.volume.door import Door
-from backstores.volume.gate import Claim, HoldLimits
+from backstores.volume.gate import HoldLimits
 
 LONG = HoldLimits(longest_s=3600)
 
@@ -23,10 +23,10 @@ class Site:
         self.log: list[str] = []
         self.go_on = asyncio.Event()
 
-    async def request(self, name: str, claim: Claim = Claim.HOST, begun: bool = False) -> None:
+    async def request(self, name: str, begun: bool = False) -> None:
         try:
             with self.door.visit(7):
-                await self.door.begin(7, claim, begun=begun)
+                await self.door.begin(7, begun=begun)
                 try:
                     self.log.append(f"+{name}")
                     await self.go_on.wait()
@@ -89,20 +89,21 @@ def test_too_many_are_told_to_ask_again() -> None:
 
 
 def test_a_hold_that_nobody_ends_expires_and_stays() -> None:
-    """Who waits is told to ask again; the volume does not go on by itself, nor do patient steps give up."""
+    """Who waits is told to ask again; the volume does not go on by itself."""
 
     async def scenario(site: Site) -> None:
         site.go_on.set()
         await site.door.hold(HoldLimits(longest_s=0))
         tasks = [*site.start("a"), asyncio.create_task(site.request("b", begun=True))]
-        patient = asyncio.create_task(site.request("c", Claim.PATIENT))
         await asyncio.gather(*tasks)
         await asyncio.gather(*site.start("d"))
         assert site.log == ["a: Busy at 7", "b: Busy at 7 in the middle", "d: Busy at 7"]
         assert not site.door.is_open
+        opened = asyncio.create_task(site.door.opened())
+        await turns()
+        assert not opened.done()
         site.door.resume()
-        await patient
-        assert site.log[-2:] == ["+c", "-c"]
+        await opened
 
     at_a_door(scenario)
 
@@ -150,7 +151,7 @@ def test_a_door_that_is_shut_refuses_all(handed_over: bool, failure: type[BlockE
         assert site.log == [f"{name}: {failure.__name__} at 7" for name in "ab"]
         site.door.resume()
         assert site.door.is_shut
-        await site.door.begin(0, Claim.OWNER)
+        await site.door.begin(0, owner=True)
         site.door.end()
 
     at_a_door(scenario)

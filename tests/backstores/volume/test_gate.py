@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from backstores.volume.gate import PASSAGES, Claim, Event, Gate, HoldLimits, Passage, Verdict
+from backstores.volume.gate import PASSAGES, Event, Gate, HoldLimits, Passage, Verdict
 
 MOST = 3
 
@@ -22,7 +22,7 @@ class AgainstModel(RuleBasedStateMachine):
         self.gate: Gate[int] = Gate()
         self.numbers = 0
         self.at_work: list[int] = []
-        self.waiting: list[tuple[int, Claim]] = []
+        self.waiting: list[int] = []
         self.late: set[int] = set()
         self.held = self.expired = self.shut = False
 
@@ -49,18 +49,18 @@ class AgainstModel(RuleBasedStateMachine):
         self.gate.depart(visitor)
         self.late.discard(visitor)
 
-    @rule(claim=st.sampled_from(Claim))
-    def begin(self, claim: Claim) -> None:
+    @rule(owner=st.booleans())
+    def begin(self, owner: bool) -> None:
         waiter = self.number()
-        verdict = self.gate.begin(waiter, claim)
-        if claim is Claim.OWNER or not (self.held or self.shut):
+        verdict = self.gate.begin(waiter, owner=owner)
+        if owner or not (self.held or self.shut):
             assert verdict is Verdict.BEGIN
             self.at_work.append(waiter)
-        elif self.shut or (self.expired and claim is Claim.HOST):
+        elif self.shut or self.expired:
             assert verdict is Verdict.REFUSED
         else:
             assert verdict is Verdict.WAIT
-            self.waiting.append((waiter, claim))
+            self.waiting.append(waiter)
 
     @precondition(lambda self: self.at_work)
     @rule()
@@ -71,9 +71,9 @@ class AgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
-        entry = data.draw(st.sampled_from(self.waiting))
-        self.waiting.remove(entry)
-        self.gate.forget(entry[0])
+        waiter = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(waiter)
+        self.gate.forget(waiter)
 
     @rule()
     def hold(self) -> None:
@@ -83,7 +83,7 @@ class AgainstModel(RuleBasedStateMachine):
     @rule()
     def resume(self) -> None:
         begun = self.gate.resume()
-        assert begun == [waiter for waiter, _ in self.waiting], "in the order in which they came"
+        assert begun == self.waiting, "in the order in which they came"
         self.at_work += begun
         self.waiting.clear()
         self.late.clear()
@@ -91,15 +91,14 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        refused = self.gate.expire()
-        assert refused == [waiter for waiter, claim in self.waiting if self.held and claim is Claim.HOST]
-        self.waiting = [entry for entry in self.waiting if entry[0] not in refused]
+        assert self.gate.expire() == self.waiting
+        self.waiting.clear()
         self.expired = self.held
 
     @precondition(lambda self: self.numbers > 12)
     @rule()
     def shut_it(self) -> None:
-        assert self.gate.shut() == [waiter for waiter, _ in self.waiting]
+        assert self.gate.shut() == self.waiting
         self.waiting.clear()
         self.shut, self.held = True, False
 
@@ -123,9 +122,9 @@ def test_every_event_has_its_place_in_the_table(passage: Passage, event: Event) 
 
 def test_what_was_at_work_before_is_awaited() -> None:
     gate: Gate[str] = Gate()
-    assert gate.begin("a", Claim.HOST) is gate.begin("b", Claim.HOST) is Verdict.BEGIN
+    assert gate.begin("a") is gate.begin("b") is Verdict.BEGIN
     gate.hold(HoldLimits())
-    assert gate.begin("c", Claim.HOST) is Verdict.WAIT
+    assert gate.begin("c") is Verdict.WAIT
     for expected in (Passage.CLOSING, Passage.HELD):
         gate.end()
         assert gate.passage is expected
@@ -142,4 +141,4 @@ def test_a_new_hold_has_its_own_time() -> None:
     assert not gate.arrive("a")
     gate.hold(HoldLimits())
     assert gate.arrive("a")
-    assert gate.begin("a", Claim.HOST) is Verdict.WAIT
+    assert gate.begin("a") is Verdict.WAIT

@@ -1,8 +1,8 @@
-"""A volume through thousands of random events: what hosts see of it is a history that can have been (D1, D2, D3).
+"""A volume through thousands of random events: what hosts see of it is a history that can have been (D1-3, D7).
 
 Hosts read, write, discard, flush, compare and write, and abort, by the hot path and by the general one; legs hang,
-fail and fill up; power fails, and some sectors survive. ``tests.support.history`` judges every read. A seed that
-fails fails again in the same way: nothing here depends on time.
+fail and fill up; the volume is held, and goes on; power fails, and some sectors survive. ``tests.support.history``
+judges every read. A seed that fails fails again in the same way: nothing here depends on time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,8 +22,10 @@ import pytest
 from backstores.alu.base import AluOp
 from backstores.alu.memory import Fault, Gate, MemoryDriver
 from backstores.block import BlockError, Op, Request
+from backstores.device import Submit
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import AnyObject, Leg, LegState, MirrorObject
+from backstores.volume.gate import HoldLimits
 from backstores.volume.volume import Volume
 from tests.support.history import Change, History, content, numbers
 from tests.support.volumes import BLOCK_BYTES, DATA, Machine, stripe_over_mirrors
@@ -92,6 +95,7 @@ class Simulation:
         self.running: set[asyncio.Task[None]] = set()
         self.troubles: list[Callable[[], None]] = []  # each call ends one
         self.cleaning: asyncio.Task[None] | None = None
+        self.holding: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         fresh, left, resync = True, STEPS, None
@@ -142,8 +146,8 @@ class Simulation:
 
     async def _stop(self, volume: Volume, resync: asyncio.Task[None] | None) -> list[tuple[MemoryDriver, bytes]]:
         """Stop cleanly: what runs may end; then all is durable, whatever happens next."""
-        self._end_troubles()
         while self.running:
+            self._end_troubles()
             await asyncio.sleep(0)
             self._reap()
         await self._read_all(volume)
@@ -173,8 +177,8 @@ class Simulation:
     # Events
 
     def _event(self, volume: Volume) -> None:
-        event = self.chance.choices((self._ask, self._abort, self._trouble, self._mend, self._clean), (30, 2, 4, 4, 3))
-        event[0](volume)
+        events = (self._ask, self._abort, self._trouble, self._mend, self._clean, self._hold)
+        self.chance.choices(events, (30, 2, 4, 4, 3, 1))[0](volume)
 
     def _ask(self, volume: Volume) -> None:
         if len(self.running) >= AT_ONCE:
@@ -225,6 +229,23 @@ class Simulation:
             case _:
                 gate: Gate = alu.hold(op)
                 self.troubles.append(gate.open)
+
+    def _hold(self, volume: Volume) -> None:
+        """Hold the volume for a while. Once it is held, no leg is touched (D7)."""
+        if self.holding is None or self.holding.done():
+            self.holding = asyncio.create_task(self._held(volume))
+            self.running.add(self.holding)
+
+    async def _held(self, volume: Volume) -> None:
+        self.troubles.append(volume.resume)
+        try:
+            await volume.hold_all(HoldLimits(most_waiting=AT_ONCE // 2, longest_s=3600))
+        except UsageError:
+            return  # it was resumed before all had ended
+        seen = [len(alu.log) for alu in self.site.alus.values()]
+        while volume.held_for_s:
+            assert [len(alu.log) for alu in self.site.alus.values()] == seen, "a leg was touched while it was held"
+            await asyncio.sleep(0)
 
     def _mend(self, volume: Volume) -> None:
         if self.troubles:
@@ -298,24 +319,26 @@ class Simulation:
 
     async def _swap(self, volume: Volume, blocks: range) -> None:
         """COMPARE AND WRITE: nobody writes between the comparison and the end."""
-        async with volume.hold(blocks.start, len(blocks)) as held:
-            hold = self.history.begin_hold(blocks)
-            try:
-                look = self.history.begin_read(blocks)
+        with suppress(BlockError):
+            async with volume.hold(blocks.start, len(blocks)) as held:
+                hold = self.history.begin_hold(blocks)
                 try:
-                    found = await _read_by(held, blocks)
-                except BaseException:
-                    self.history.forget(look)
-                    raise
-                self.history.end_read(look, found)
-                if self.chance.randrange(2):
-                    await self._write_held(held, blocks)
-            except BlockError:
-                return
-            finally:
-                self.history.end_hold(hold)
+                    await self._swap_held(held, blocks)
+                finally:
+                    self.history.end_hold(hold)
 
-    async def _write_held(self, held: Volume, blocks: range) -> None:
+    async def _swap_held(self, held: Submit, blocks: range) -> None:
+        look = self.history.begin_read(blocks)
+        try:
+            found = await _read_by(held, blocks)
+        except BaseException:
+            self.history.forget(look)
+            raise
+        self.history.end_read(look, found)
+        if self.chance.randrange(2):
+            await self._write_held(held, blocks)
+
+    async def _write_held(self, held: Submit, blocks: range) -> None:
         change = self._begin(blocks)
         acknowledged = False
         try:
@@ -336,7 +359,7 @@ class Simulation:
             await self._read(volume, window)
 
 
-async def _read_by(volume: Volume, blocks: range) -> list[int]:
+async def _read_by(volume: Submit, blocks: range) -> list[int]:
     into = memoryview(bytearray(len(blocks) * BLOCK_BYTES))
     await volume.submit(Request(Op.READ, blocks.start, len(blocks), into))
     return numbers(bytes(into), BLOCK_BYTES)
