@@ -253,14 +253,16 @@ class Connection:
         sender, session = self.sender, self.session
         assert session is not None
         nexus, parameters = session.nexus, sender.parameters
-        if nexus is None or parameters.header_digest or parameters.data_digest:
+        if nexus is None or parameters.data_digest:
             return at
+        digested = parameters.header_digest
+        header_bytes = BHS_BYTES + DIGEST_BYTES if digested else BHS_BYTES
         fast_read, fast_write = nexus.fast_read, nexus.fast_write
         out, out_view, used = sender.raw, sender.view, sender.used
         stat_sn, exp_cmd_sn, window = sender.stat_sn, sender.exp_cmd_sn, sender.window
         segment_bytes = min(parameters.send_segment_bytes, parameters.max_burst_bytes)
         write_bytes = parameters.first_burst_bytes if parameters.immediate_data else 0
-        last = end - BHS_BYTES if window >= 0 else -1
+        last = end - header_bytes if window >= 0 else -1
         while at <= last and used < FLUSH_BYTES:
             cdb_opcode = buffer[at + CDB_AT]
             reads = cdb_opcode in READS
@@ -270,20 +272,23 @@ class Connection:
             opcode, flags, lengths, lun, itt, length, cmd_sn, _, cdb_flags, lba, blocks, control = unpack(buffer, at)
             if opcode != SCSI_COMMAND or cmd_sn != exp_cmd_sn or cdb_flags or control or not blocks or itt == NO_TAG:
                 break
+            after_header = at + header_bytes
+            if digested and digest(view[at : at + BHS_BYTES]) != view[at + BHS_BYTES : after_header]:
+                break
             device = fast_read.get(lun) if reads else fast_write.get(lun)
             if device is None or length != blocks * device.block_bytes or lba + blocks > device.blocks:
                 break
             next_cmd_sn = exp_cmd_sn + 1 & MASK
             max_cmd_sn = next_cmd_sn + window & MASK
-            data_at = used + BHS_BYTES
+            data_at = used + header_bytes
             if not reads:
-                end_at = at + BHS_BYTES + length
+                end_at = after_header + length
                 if flags & ANY_BUT_SIMPLE != FINAL_WRITE or lengths != length or length > write_bytes or end_at > end:
                     break
-                if not device.write_now(lba, blocks, view[at + BHS_BYTES : end_at]):
+                if not device.write_now(lba, blocks, view[after_header:end_at]):
                     break
                 PACK_SCSI_RESPONSE(out, used, SCSI_RESPONSE, LAST_OF_BURST, itt, stat_sn, next_cmd_sn, max_cmd_sn)
-                used, at = data_at, end_at
+                header_at, used, at = used, data_at, end_at
             elif flags & ANY_BUT_SIMPLE != FINAL_READ or lengths:
                 break
             elif length <= segment_bytes:
@@ -292,12 +297,16 @@ class Connection:
                 PACK_DATA_IN(
                     out, used, DATA_IN, LAST_WITH_STATUS, length, itt, NO_TAG, stat_sn, next_cmd_sn, max_cmd_sn, 0, 0
                 )
-                used, at = data_at + length, at + BHS_BYTES
+                header_at, used, at = used, data_at + length, after_header
             else:
                 after = self._read_long(device, lba, length, itt, used, (stat_sn, next_cmd_sn, max_cmd_sn))
                 if after == used:
                     break
-                used, at = after, at + BHS_BYTES
+                used, at = after, after_header
+                stat_sn, exp_cmd_sn = stat_sn + 1 & MASK, next_cmd_sn
+                continue  # it has put its digests itself
+            if digested:
+                out[header_at + BHS_BYTES : data_at] = digest(out_view[header_at : header_at + BHS_BYTES])
             stat_sn, exp_cmd_sn = stat_sn + 1 & MASK, next_cmd_sn
         sender.used, sender.stat_sn, sender.exp_cmd_sn = used, stat_sn, exp_cmd_sn
         return at
@@ -309,6 +318,7 @@ class Connection:
         out, out_view, parameters = self.sender.raw, self.sender.view, self.sender.parameters
         burst_bytes, block_bytes = parameters.max_burst_bytes, device.block_bytes
         segment_bytes = min(parameters.send_segment_bytes, burst_bytes)
+        header_bytes = BHS_BYTES + DIGEST_BYTES if parameters.header_digest else BHS_BYTES
         if length > LONG_READ_BYTES or segment_bytes % block_bytes or burst_bytes % segment_bytes:
             return used
         stat_sn, exp_cmd_sn, max_cmd_sn = numbers
@@ -316,7 +326,7 @@ class Connection:
         for data_sn, offset in enumerate(range(0, length, segment_bytes)):
             piece = min(segment_bytes, length - offset)
             end = offset + piece
-            data_at = fill + BHS_BYTES
+            data_at = fill + header_bytes
             blocks = piece // block_bytes
             if not device.read_now(lba + offset // block_bytes, blocks, out_view[data_at : data_at + piece]):
                 return used
@@ -327,5 +337,7 @@ class Connection:
             PACK_DATA_IN(
                 out, fill, DATA_IN, flags, piece, itt, NO_TAG, status_sn, exp_cmd_sn, max_cmd_sn, data_sn, offset
             )
+            if parameters.header_digest:
+                out[fill + BHS_BYTES : data_at] = digest(out_view[fill : fill + BHS_BYTES])
             fill = data_at + piece
         return fill

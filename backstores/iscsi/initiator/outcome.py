@@ -68,8 +68,8 @@ VERDICTS_BY_KEY: Final[Mapping[int, Verdict]] = {
 class CommandFailed(TiergateError):
     """A command that did not end well."""
 
-    def __init__(self, number: int, what: str, sense: bytes = b"") -> None:
-        super().__init__(f"{what} failed ({errno.errorcode[number]})")
+    def __init__(self, message: str, number: int, sense: bytes = b"") -> None:
+        super().__init__(message)
         self.errno = number
         self.sense = sense
 
@@ -82,8 +82,8 @@ class CommandFailed(TiergateError):
 class ConnectionLost(CommandFailed):
     """A command without an answer: nobody knows whether it was carried out."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(errno.ENOTCONN, what)
+    def __init__(self, message: str) -> None:
+        super().__init__(message, errno.ENOTCONN)
 
 
 def errno_of(task: Task) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from errno import errorcode
 from typing import Final
 
 from backstores.errors import ProtocolError
@@ -209,10 +210,9 @@ async def run(
     task = Task(lun, pad(cdb), done, into, data, repeatable)
     submit(task)
     await ended
-    what = f"command {cdb[0]:#04x}"
     if task.lost:
-        raise ConnectionLost(what)
+        raise ConnectionLost(f"command {cdb[0]:#04x} has no answer")
     number = errno_of(task)
     if number:
-        raise CommandFailed(number, what, task.sense)
+        raise CommandFailed(f"command {cdb[0]:#04x} failed ({errorcode[number]})", number, task.sense)
     return into[: task.moved_bytes]

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstores.device import MemoryDevice
+from backstores.iscsi.digest import digest
 from backstores.iscsi.pdu import BasicHeader, DataIn, Opcode, ScsiCommand, ScsiResponse
 from tests.support.iscsi_client import FAST_KEYS, Client, CoreChannel, connect, read10, read16, write10, write16
 from tests.support.iscsi_twins import MemoryAccess, MemoryNexus
 
 BLOCKS = 4096
+DIGESTS = ("None", "CRC32C")  # of headers
 FEW = 64
 
 
@@ -43,8 +45,8 @@ commands = st.lists(
 )
 
 
-def normal(data: bytes) -> list[tuple[Any, ...]]:
-    """Take a stream of PDUs apart.
+def normal(data: bytes, digested: bool = False) -> list[tuple[Any, ...]]:
+    """Take a stream of PDUs apart, and check the digests of their headers.
 
     MaxCmdSN of a Data-In in the middle is left out: on the general path the command still holds its place.
     """
@@ -52,23 +54,29 @@ def normal(data: bytes) -> list[tuple[Any, ...]]:
     at = 0
     while at < len(data):
         header = BasicHeader.parse(data, at)
-        end = at + 48 + (header.data_bytes + 3 & ~3)
         raw = data[at : at + 48]
+        data_at = at + 48
+        if digested:
+            data_at += 4
+            assert data[at + 48 : data_at] == digest(raw)
+        end = data_at + (header.data_bytes + 3 & ~3)
         if header.opcode == Opcode.DATA_IN and not DataIn.parse(raw).status_here:
             field = DataIn.max_cmd_sn
             raw = raw[: field.byte] + bytes(4) + raw[field.end :]
-        answers.append((header.itt, raw.hex(), data[at + 48 : end]))
+        answers.append((header.itt, raw.hex(), data[data_at:end]))
         at = end
     return answers
 
 
 @settings(deadline=None, max_examples=150)
-@given(commands, st.sampled_from([512, 4096]), st.sampled_from(["512", "4096", "262144"]))
-def test_both_paths_give_the_same_bytes(script: list[Any], block_bytes: int, segment: str) -> None:
+@given(commands, st.sampled_from([512, 4096]), st.sampled_from(["512", "4096", "262144"]), st.sampled_from(DIGESTS))
+def test_both_paths_give_the_same_bytes(script: list[Any], block_bytes: int, segment: str, digests: str) -> None:
     """R32: one command at a time, every byte of every answer is the same, and so is the volume."""
     results = []
     for fast in (True, False):
-        client, channel, nexus = logged_in(fast, block_bytes, FEW, MaxRecvDataSegmentLength=segment)
+        client, channel, nexus = logged_in(
+            fast, block_bytes, FEW, MaxRecvDataSegmentLength=segment, HeaderDigest=digests
+        )
         for make, lba, blocks, off, attribute in script:
             expected = max(0, blocks * block_bytes + off)
             writes = make in (write10, write16)
@@ -76,7 +84,7 @@ def test_both_paths_give_the_same_bytes(script: list[Any], block_bytes: int, seg
             flags = {"write": int(writes), "read": int(not writes)}
             client.send(ScsiCommand, data, cdb=make(lba, blocks), expected_bytes=expected, attribute=attribute, **flags)
         assert isinstance(nexus.device, MemoryDevice)
-        results.append((normal(bytes(channel.sent)), bytes(nexus.device.content), channel.closed))
+        results.append((normal(bytes(channel.sent), client.header_digest), bytes(nexus.device.content), channel.closed))
     assert results[0] == results[1]
 
 
@@ -98,8 +106,9 @@ GOOD: dict[str, Any] = {"read": 1, "attribute": 1, "expected_bytes": 4096, "cdb"
         pytest.param({**GOOD, "read": 0, "write": 1, "cdb": write16(0, 8)}, 4096, id="WRITE(16)"),
     ],
 )
-def test_plain_commands_are_taken(fields: dict[str, Any], data: int) -> None:
-    client, _, nexus = logged_in(fast=True)
+@pytest.mark.parametrize("digests", DIGESTS)
+def test_plain_commands_are_taken(fields: dict[str, Any], data: int, digests: str) -> None:
+    client, _, nexus = logged_in(fast=True, HeaderDigest=digests)
     itt = client.send(ScsiCommand, bytes(data), **fields)
     assert client.finish(itt).status == 0
     assert is_fast(nexus)
@@ -181,3 +190,17 @@ def test_a_pdu_may_come_in_two_parts(cut: int) -> None:
     assert is_fast(nexus)
     assert isinstance(nexus.device, MemoryDevice)
     assert nexus.device.content[:4096] == b"z" * 4096
+
+
+def test_a_wrong_header_digest_is_no_command() -> None:
+    """S3: the hot path stops in front of it, and the general path closes the connection (7.8)."""
+    client, channel, nexus = logged_in(fast=True, HeaderDigest="CRC32C")
+    raw = bytearray(
+        client.build(ScsiCommand, b"z" * 4096, write=1, attribute=1, expected_bytes=4096, cdb=write10(0, 8))
+    )
+    raw[50] ^= 1
+    before = bytes(nexus.device.content) if isinstance(nexus.device, MemoryDevice) else b""
+    channel.send(bytes(raw))
+    assert "digest" in channel.closed
+    assert isinstance(nexus.device, MemoryDevice)
+    assert bytes(nexus.device.content) == before
