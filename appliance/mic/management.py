@@ -19,6 +19,7 @@ from appliance.mic.alus import Alus
 from appliance.mic.commands import pattern_of
 from appliance.mic.configuration import Configuration
 from appliance.mic.fabrics import Fabrics
+from appliance.mic.furnishing import furnish
 from appliance.mic.gs import GsCommands
 from appliance.mic.hosts import Hosts
 from appliance.mic.operations import History
@@ -59,6 +60,10 @@ class Management:
         """Attach what the settings name, bring the volumes on line, and let the hosts in."""
         await self._state.load()
         self.started.set()
+
+    async def furnish(self, topology: Topology) -> None:
+        """Take in what a topology names beside storage processors."""
+        await furnish(self._state, topology, self.alus, self.hosts)
 
     async def sessions(self) -> tuple[SessionView, ...]:
         """List who is logged in."""

@@ -6,8 +6,10 @@ What hosts reach, and what other storage processors reach, is opened once; what 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.control.orders import (
     BeMaster,
@@ -46,6 +48,11 @@ from appliance.recognition import Recognize, recognize_nothing
 from backstores.engine.engine import Engine
 from backstores.errors import UsageError
 from backstores.wwn import Wwn
+
+log = logging.getLogger(__name__)
+
+OTHERS_S: Final = 10.0
+"""How long the end waits for storage processors that have not ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +103,20 @@ class AllHands:
         await self._front_end.start()
 
     async def close(self) -> None:
-        """End it all cleanly: hosts first, then volumes, then what other storage processors reach."""
+        """End it all cleanly: hosts first, then volumes, then what others reach here, when they have done as much.
+
+        All storage processors of a system end together, and each needs the others to stop its volumes cleanly.
+        """
         await self._front_end.close()
         await self._second.close()
         async with self._mastering:
             await self._end_mastership(cleanly=True)
         await self._remotes.close()
+        try:
+            async with asyncio.timeout(OTHERS_S):
+                await self._target.deserted()
+        except TimeoutError:
+            log.warning("some of the others are still here, and are let down: we have waited for %g s", OTHERS_S)
         await self._target.close()
         await self._alus.close_all()
 

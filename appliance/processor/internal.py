@@ -66,7 +66,8 @@ class InternalTarget:
         self.name = name
         self._addresses = tuple(addresses)
         self._portals = tuple(Portal(at.address, at.port, GROUP_TAG) for at in addresses)
-        self._device = TargetDevice(name, (GROUP_TAG,))
+        self._someone_left = asyncio.Event()
+        self._device = TargetDevice(name, (GROUP_TAG,), left=self._someone_left.set)
         self._registry = SessionRegistry()
         self._peers: dict[str, Peer] = {}
         self._owners: WeakKeyDictionary[TargetNexus, str] = WeakKeyDictionary()
@@ -93,6 +94,12 @@ class InternalTarget:
         portal = self._listening.pop(address, None)
         if portal is not None:
             await portal.close()
+
+    async def deserted(self) -> None:
+        """Wait until nobody is logged in any more."""
+        while self._device.nexuses:
+            self._someone_left.clear()
+            await self._someone_left.wait()
 
     async def close(self) -> None:
         """Stop listening, and end all sessions."""

@@ -29,11 +29,14 @@ class Exposed(NamedTuple):
 
 
 class TargetDevice:
-    """A SCSI target device with its ports and nexuses."""
+    """A SCSI target device with its ports and nexuses. ``left`` is called whenever a nexus has ended."""
 
-    def __init__(self, iqn: str, relative_ports: tuple[int, ...] = (1,)) -> None:
+    def __init__(
+        self, iqn: str, relative_ports: tuple[int, ...] = (1,), left: Callable[[], None] = lambda: None
+    ) -> None:
         self.iqn = iqn
         self.relative_ports = relative_ports
+        self._left = left
         self._nexuses: dict[TargetNexus, None] = {}
 
     @property
@@ -56,7 +59,7 @@ class TargetDevice:
             UsageError: a LUN is out of range.
         """
         port = TargetPort(self.iqn, group_tag, relative_port, self.relative_ports, shared)
-        nexus = TargetNexus(NexusName(initiator_port, relative_port), port, self._nexuses)
+        nexus = TargetNexus(NexusName(initiator_port, relative_port), port, self._nexuses, self._left)
         nexus.set_luns(luns, initial=True)
         self._nexuses[nexus] = None
         return nexus
@@ -65,13 +68,16 @@ class TargetDevice:
 class TargetNexus:
     """One initiator port at one port of the target device."""
 
-    def __init__(self, name: NexusName, port: TargetPort, open_nexuses: dict[TargetNexus, None]) -> None:
+    def __init__(
+        self, name: NexusName, port: TargetPort, open_nexuses: dict[TargetNexus, None], left: Callable[[], None]
+    ) -> None:
         self.name = name
         self.port = port
         self.fast_read: dict[int, BlockDevice] = {}
         self.fast_write: dict[int, BlockDevice] = {}
         self._attachments: dict[int, Attachment] = {}
         self._open_nexuses = open_nexuses
+        self._left = left
 
     @property
     def luns(self) -> tuple[int, ...]:
@@ -144,6 +150,7 @@ class TargetNexus:
         for at in self._attachments.values():
             at.unit.detach(at)
         self._attachments.clear()
+        self._left()
 
     async def _reset_target(self, condition: Condition) -> None:
         # Units that this nexus does not see are other hosts' business: they are not reset (R15).
