@@ -12,7 +12,9 @@ from pathlib import Path
 from appliance.control import orders
 from appliance.control.reports import Committed, LegsLost, Opened, VolumeIs
 from appliance.control.values import Access, AluAt, Grant, Role, Show
+from appliance.decisions import RecordLegs
 from appliance.messages import AluStatus, Exposure, HostDefinition
+from appliance.mvsm import failed
 from appliance.portals import PortalAddress
 from appliance.processor.hands import AllHands, Place
 from appliance.vbm import VolumeRequest, build_volume
@@ -83,6 +85,11 @@ class Processors:
 
     async def create(self, layout: str, size_bytes: int = 16 * MIB, chunk_bytes: int = 65536) -> tuple[AnyObject, ...]:
         """Steps 805 to 815: on the ALUs in the order in which they were attached."""
+        return await self.create_at(self.hands[self.master], layout, self.epoch, size_bytes, chunk_bytes)
+
+    async def create_at(
+        self, hands: AllHands, layout: str, epoch: int, size_bytes: int = 16 * MIB, chunk_bytes: int = 65536
+    ) -> tuple[AnyObject, ...]:
         inventory = list(self.alus.values())
         names = tuple(status.wwn for status in inventory if status.wwn is not None)[: MEMBERS[layout]]
         request = VolumeRequest(
@@ -90,9 +97,14 @@ class Processors:
         )
         objects = build_volume(request, inventory).objects
         volume = objects[0].wwn
-        commit = orders.Commit(epoch=self.epoch, change=orders.Change.CREATE, volume=volume, objects=objects)
-        await self.order(self.master, commit)
+        await hands.carry_out(orders.Commit(epoch=epoch, change=orders.Change.CREATE, volume=volume, objects=objects))
         return objects
+
+    async def fail_legs(self, objects: Sequence[AnyObject], legs: Sequence[Wwn]) -> tuple[AnyObject, ...]:
+        """Give the tree in which these legs have failed, once it is durable (D3)."""
+        tree, changed = failed(objects, legs)
+        await self.hands[self.master].carry_out(RecordLegs(objects[0].wwn, tree, tuple(changed)))
+        return tree
 
     async def serve(self, objects: Sequence[AnyObject], at: Sequence[str], lun: int = 0) -> None:
         """Steps 520 to 542: the first of ``at`` is alone, or leads."""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from appliance.control import orders
+from appliance.control.reports import LegsLost
+from appliance.processor.names import internal_target, tier_initiator
+from backstores.errors import ProtocolError, TiergateError
+from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.cdbs import READ_16, WRITE_16, transfer
-from backstores.iscsi.initiator.session import Session
+from backstores.iscsi.initiator.login import Identity
+from backstores.iscsi.initiator.session import Endpoint, Session, connect
 from backstores.objects import MIB
-from tests.support.processors import processors
+from tests.support.processors import HOST, IQN, processors
 
 BLOCK = 512
 
@@ -46,6 +53,101 @@ def test_a_host_writes_to_first_tiers_on_other_storage_processors(tmp_path: Path
                 model[lba * BLOCK : lba * BLOCK + len(data)] = data
             for at in range(0, len(model), MIB):
                 assert await read(host, at // BLOCK, MIB // BLOCK) == model[at : at + MIB]
+            await host.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_volume_is_found_again_by_another_mvsp(tmp_path: Path) -> None:
+    """R9: what one MVSP has stored through others, the next one collects."""
+
+    async def scenario() -> None:
+        async with processors("sp1", "sp2", "sp3") as many:
+            for number in range(4):
+                await many.attach(("sp1", "sp2")[number % 2], tmp_path / f"a{number}")
+            await many.make_master("sp1")
+            objects = await many.create("stripe-mirror")
+            await many.make_master("sp3")
+            images = many.hands["sp3"].images()
+            assert images is not None
+            assert [image.objects for image in images] == [objects]
+            assert images[0].reason == ""
+
+    asyncio.run(scenario())
+
+
+def test_an_mvsp_that_was_replaced_changes_nothing_any_more(tmp_path: Path) -> None:
+    """M5: who follows the new one ends its sessions; ALUs of its own would refuse its epoch."""
+
+    async def scenario() -> None:
+        async with processors("sp1", "sp2", "sp3") as many:
+            for number in range(4):
+                await many.attach(("sp1", "sp2")[number % 2], tmp_path / f"a{number}")
+            await many.make_master("sp3")
+            slept = many.hands["sp3"]
+            del many.hands["sp3"]  # it is not told of what comes now
+            await many.make_master("sp1")
+            with pytest.raises(TiergateError):
+                await many.create_at(slept, "mirror", epoch=1)
+            assert many.hands["sp1"].images() == []
+            objects = await many.create("mirror")
+            images = many.hands["sp1"].images()
+            assert images is not None
+            assert [image.objects for image in images] == [objects]
+            many.hands["sp3"] = slept
+
+    asyncio.run(scenario())
+
+
+def test_who_is_not_granted_anything_does_not_get_in(tmp_path: Path) -> None:
+    """R15: a T1 object is shown to storage processors that build on it; nobody else can log in at all."""
+
+    async def scenario() -> None:
+        async with processors("sp1", "sp2", "sp3") as many:
+            await many.attach("sp1", tmp_path / "a0")
+            await many.make_master("sp1")
+            objects = await many.create("linear")
+            await many.serve(objects, ["sp2"])
+            [internal, _] = many.places["sp1"].internal
+            endpoint = Endpoint(internal.address, internal.port)
+            for initiator in (HOST.iqn, tier_initiator(IQN, "sp3"), tier_initiator(IQN, "sp2")):
+                identity = Identity(initiator, internal_target(IQN, "sp1"), isid=b"\x80\0\0\2\0\0")
+                with pytest.raises(ProtocolError):
+                    await connect(endpoint, identity)
+                with pytest.raises(ProtocolError):
+                    await connect(endpoint, replace(identity, chap=Credentials(initiator, b"a guess, long enough")))
+            with pytest.raises(ProtocolError):
+                await many.log_in("sp2", "iqn.2026-01.org.host:stranger")
+
+    asyncio.run(scenario())
+
+
+def test_a_leg_that_fails_is_given_up_by_the_mvsp_while_the_host_waits(tmp_path: Path) -> None:
+    """D3: the write is acknowledged after the tree without the leg is durable, and the volume has been resumed."""
+
+    async def scenario() -> None:
+        async with processors("sp1", "sp2", "sp3") as many:
+            for number in range(3):
+                await many.attach(f"sp{number + 1}", tmp_path / f"a{number}")
+            await many.make_master("sp3")
+            objects = await many.create("mirror")
+            await many.serve(objects, ["sp3"])
+            host = await many.log_in("sp3")
+            await write(host, 0, b"1" * BLOCK)
+            await many.hands["sp2"].close()  # with the second leg
+            writing = asyncio.create_task(write(host, 0, b"2" * BLOCK))
+            while not many.reports:
+                await asyncio.wait([writing], timeout=0.05)
+            [(sp, lost)] = many.reports
+            assert isinstance(lost, LegsLost)
+            assert (sp, lost.volume) == ("sp3", objects[0].wwn)
+            assert not writing.done()
+            tree = await many.fail_legs(objects, lost.legs)
+            await many.order("sp3", orders.HoldVolume(volume=lost.volume, generation=2, most_s=10.0))
+            made = many.made(tree, "sp3", ["sp3"], generation=2)
+            await many.order("sp3", orders.ResumeVolume(volume=lost.volume, generation=2, made=made))
+            await writing
+            assert await read(host, 0, 1) == b"2" * BLOCK
             await host.close()
 
     asyncio.run(scenario())
