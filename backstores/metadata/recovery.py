@@ -102,7 +102,8 @@ def recover(directory: Directory, data: Extent, version: int = FORMAT_VERSION) -
             findings += yield from _later(windows[number], directory, 0, state.generation)
     if lost(findings) or len(headers) < len(windows):
         state = replace(state, end=None)
-    return Recovered(state, (*findings, *records.check(state.objects, directory.alu, data)))
+    wrong = records.check(state.objects, directory.alu, data)
+    return Recovered(replace(state, sound=not wrong), (*findings, *wrong))
 
 
 def owner(address: int, length: int) -> Reads[Wwn | None]:

@@ -21,11 +21,12 @@ generation zero, which no other is older than.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from backstores.errors import UsageError
 from backstores.metadata import records
+from backstores.metadata.findings import Finding
 from backstores.metadata.mdr import Directory
 from backstores.metadata.sector import Sector, crc32c, following, seal, stamped
 from backstores.metadata.steps import IO_UNIT, ZERO_UNIT, Flush, Step, Write, padded, units
@@ -72,6 +73,34 @@ class RegionState:
     epoch: int
     live: int
     end: int | None
+    sound: bool = field(default=False, compare=False)  # nothing is wrong with the objects, by themselves or together
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a change of objects leaves as it is, what goes (or is replaced), and what comes (or replaces)."""
+
+    same: tuple[AnyObject, ...] = ()
+    gone: tuple[AnyObject, ...] = ()
+    come: tuple[AnyObject, ...] = ()
+
+    @classmethod
+    def of(cls, before: Mapping[Wwn, AnyObject], after: Sequence[AnyObject]) -> Difference:
+        """Compare by identity first: of thousands of objects a change leaves all but a few as they are."""
+        known, wanted = set(map(id, before.values())), set(map(id, after))
+        gone = {wwn: item for wwn, item in before.items() if id(item) not in wanted}
+        again = {item.wwn for item in after if id(item) not in known and gone.get(item.wwn) == item}
+        return cls(
+            tuple(item for item in after if id(item) in known or item.wwn in again),
+            tuple(item for wwn, item in gone.items() if wwn not in again),
+            tuple(item for item in after if id(item) not in known and item.wwn not in again),
+        )
+
+    @property
+    def dropped(self) -> list[Wwn]:
+        """Name what goes for good."""
+        names = {item.wwn for item in self.come}
+        return [item.wwn for item in self.gone if item.wwn not in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +110,7 @@ class Commit:
     steps: tuple[Step, ...]
     undo: tuple[Step, ...]
     after: RegionState
+    difference: Difference = Difference()
 
 
 def capacity(directory: Directory) -> int:
@@ -104,30 +134,33 @@ def commit(
     Raises:
         UsageError: they don't fit, or contradict each other.
     """
-    wrong = records.check(objects, directory.alu, data)
+    before = {item.wwn: item for item in previous.objects}
+    difference = Difference.of(before, objects)
+    wrong = _wrong(previous, objects, difference, directory.alu, data)
     if wrong:
         raise UsageError(f"alu {directory.alu} can't store these objects: {wrong[0]}")
-    before = {item.wwn: item for item in previous.objects}
-    names = {item.wwn for item in objects}
-    put = [item for item in objects if before.get(item.wwn) != item]
-    drop = [wwn for wwn in before if wwn not in names]
-    if not put and not drop:
-        return Commit((), (), previous)
+    if not difference.come and not difference.gone:
+        return Commit((), (), replace(previous, sound=True))
     after = replace(
         previous,
-        objects=tuple(applied(before, put, drop).values()),
+        objects=tuple(applied(before, difference.come, difference.dropped).values()),
         generation=following(previous.generation),
         time_ns=stamped(previous.time_ns, now_ns),
         epoch=epoch,
+        sound=True,
     )
-    _check_room(after.objects, directory)
-    body = records.encode_change(put, drop)
-    if previous.end is not None:
-        end = previous.end + BODY_OFFSET + units(len(body))
-        if end + END_BYTES <= directory.region_bytes:
-            address = directory.regions[previous.live] + previous.end
-            return _appended(address, body, directory.alu, replace(after, end=end))
-    return base(replace(after, live=1 - previous.live), directory)
+    body = records.encode_change(difference.come, difference.dropped)
+    made = _appended(previous.end, body, after, directory) or base(replace(after, live=1 - previous.live), directory)
+    return replace(made, difference=difference)
+
+
+def _wrong(
+    previous: RegionState, objects: Sequence[AnyObject], difference: Difference, alu: Wwn, data: Extent
+) -> tuple[Finding, ...]:
+    """Name what is wrong with objects; where nothing was before, only what has changed is looked at."""
+    if previous.sound:
+        return records.check_new(difference.come, difference.same, alu, data)
+    return records.check(objects, alu, data)
 
 
 def renewed(previous: RegionState, directory: Directory, now_ns: int, epoch: int) -> Commit:
@@ -150,10 +183,18 @@ def base(state: RegionState, directory: Directory) -> Commit:
     return Commit(_steps(address, behind, _header(RegionSector, address, body, directory.alu, after)), undo, after)
 
 
-def _appended(address: int, body: bytes, alu: Wwn, after: RegionState) -> Commit:
+def _appended(at: int | None, body: bytes, after: RegionState, directory: Directory) -> Commit | None:
+    """Say how a change is appended to the log, if there is one, and room at its end.
+
+    Then a base of all objects would have room, too: each of them is in a body of this region.
+    """
+    if at is None or (end := at + BODY_OFFSET + units(len(body))) + END_BYTES > directory.region_bytes:
+        return None
+    address = directory.regions[after.live] + at
     undo = (Write(address, ZERO_UNIT), Flush())
     behind = padded(body) + bytes(END_BYTES)
-    return Commit(_steps(address, behind, _header(ChangeSector, address, body, alu, after)), undo, after)
+    header = _header(ChangeSector, address, body, directory.alu, after)
+    return Commit(_steps(address, behind, header), undo, replace(after, end=end))
 
 
 def _steps(address: int, body: bytes, header: bytes) -> tuple[Step, ...]:

@@ -23,7 +23,6 @@ from backstores.errors import CorruptError, TiergateError, UsageError
 from backstores.metadata import inspection as inspections
 from backstores.metadata import label as labels
 from backstores.metadata import laying, mdr, region, witness
-from backstores.metadata import table as tables
 from backstores.metadata.copies import Choice
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.free import free_extents
@@ -88,7 +87,10 @@ async def answer(storage: Storage, reads: Reads[T]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What is known of an owned ALU. ``undo`` takes a commit back of which nobody knows how it ended."""
+    """What is known of an owned ALU. ``undo`` takes a commit back of which nobody knows how it ended.
+
+    ``agreed``: the table has just what the objects and ``kept`` want.
+    """
 
     label: Label
     directory: Directory
@@ -96,6 +98,7 @@ class _Held:
     table: Table
     kept: dict[Key, Entry]
     undo: tuple[Step, ...] = ()
+    agreed: bool = False
 
 
 class AluMetadata:
@@ -249,10 +252,12 @@ class AluMetadata:
             now_ns = self._now_ns()
             data = held.label.data
             change = region.commit(held.state, objects, held.directory, data, now_ns, epoch)
-            reserving = witness.reserving(held.state.objects, change.after.objects, held.kept, data)
-            before = tables.update(held.table, reserving, held.label, now_ns, epoch)
-            settled = witness.settled(change.after.objects, held.kept, data)
-            behind = tables.update(before.after, settled, held.label, now_ns, epoch)
+            if held.agreed:
+                gone, come = change.difference.gone, change.difference.come
+                before, behind = witness.around_change(held.table, gone, come, held.kept, held.label, now_ns, epoch)
+            else:
+                old, new = held.state.objects, change.after.objects
+                before, behind = witness.around(held.table, old, new, held.kept, held.label, now_ns, epoch)
             try:
                 await self._write(held, before, change)
             except AluFull:
@@ -263,9 +268,9 @@ class AluMetadata:
                 whole = replace(held.state, end=None)
                 change = region.commit(whole, objects, held.directory, data, now_ns, epoch)
                 await self._write(held, before, change)
-            self._held = held = replace(held, table=behind.begun, state=change.after)
+            self._held = held = replace(held, table=behind.begun, state=change.after, agreed=False)
             await carry_out(self._storage, behind.steps)
-            self._held = replace(held, table=behind.after)
+            self._held = replace(held, table=behind.after, agreed=True)
 
     async def renew(self, epoch: int) -> None:
         """Write the objects again into the region that is not live: it is damaged, and nothing was lost with it.
@@ -290,7 +295,7 @@ class AluMetadata:
 
     async def _write(self, held: _Held, before: Update, change: Commit) -> None:
         """Reserve room in the table, and commit. Until both are done nobody knows which of them counts."""
-        self._held = replace(held, table=before.begun, undo=change.undo)
+        self._held = replace(held, table=before.begun, undo=change.undo, agreed=False)
         await carry_out(self._storage, (*before.steps, *change.steps))
 
     @asynccontextmanager
@@ -334,7 +339,8 @@ class AluMetadata:
             if self._own_epoch is None:
                 self._own_epoch = found.directory.epoch
             kept = dict(found.agreement.kept)
-            self._held = _Held(found.label, found.directory, found.state, found.table, kept)
+            agreed = found.agreement.settled
+            self._held = _Held(found.label, found.directory, found.state, found.table, kept, agreed=agreed)
             if before is not None and before.undo and before.directory == found.directory:
                 self._held = before  # what a failed commit left can be read, but may never have reached the disk
         return found

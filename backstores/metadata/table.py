@@ -13,7 +13,8 @@ all that is known of them: they are kept as *lost*, and their room is given to n
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
@@ -154,23 +155,37 @@ def update(table: Table, wanted: Mapping[Key, Entry], label: Label, now_ns: int,
     Raises:
         UsageError: there is no room for so many.
     """
-    slots: dict[int, Entry] = {}
+    names = {entry.name for entry in table.slots.values()} | {name for name, _ in wanted}
+    return amend(table, names, wanted, label, now_ns, epoch)
+
+
+def amend(
+    table: Table, names: Collection[Wwn], wanted: Mapping[Key, Entry], label: Label, now_ns: int, epoch: int
+) -> Update:
+    """Say how these become the entries of some partitions; those of others stay. What is uneven is written, too.
+
+    Raises:
+        UsageError: there is no room for so many.
+    """
+    slots = dict(table.slots)
+    held = sorted(slot for slot, entry in slots.items() if entry.name in names)
     placed: set[Key] = set()
-    for slot in sorted(table.slots):
-        key = table.slots[slot].key
+    for slot in held:
+        key = slots[slot].key
         if key in wanted and key not in placed:
             slots[slot] = wanted[key]
             placed.add(key)
-    free = _free_slots(slots, label)
-    for key in (key for key in wanted if key not in placed):
-        place = next(free, None)
-        if place is None:
-            raise UsageError(
-                f"{len(wanted)} partitions and bitmaps on alu {label.alu}, its partition table has room for"
-                f" {entries_of(label.table_bytes)}: use another alu, or delete volumes"
-            )
-        slots[place] = wanted[key]
-    touched = {slot for slot in table.slots.keys() | slots.keys() if table.slots.get(slot) != slots.get(slot)}
+        else:
+            del slots[slot]
+    added = [key for key in wanted if key not in placed]
+    places = list(itertools.islice(_free_slots(slots, label), len(added)))
+    if len(places) < len(added):
+        raise UsageError(
+            f"{len(slots) + len(added)} partitions and bitmaps on alu {label.alu}, its partition table has room for"
+            f" {entries_of(label.table_bytes)}: use another alu, or delete volumes"
+        )
+    slots.update((place, wanted[key]) for place, key in zip(places, added, strict=True))
+    touched = {slot for slot in (*held, *places) if table.slots.get(slot) != slots.get(slot)}
     changed = {slot // ENTRIES_OF_A_SECTOR for slot in touched} | table.uneven
     if not changed:
         return Update((), table, table)

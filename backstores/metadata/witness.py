@@ -25,6 +25,7 @@ from backstores.metadata.table import (
     Key,
     Stamp,
     Table,
+    Update,
     finding,
 )
 from backstores.objects import AnyObject, Extent
@@ -35,10 +36,14 @@ Read = Content | SectorError
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What remains of a table beside the objects: ``kept`` are the entries whose objects were lost."""
+    """What remains of a table beside the objects: ``kept`` are the entries whose objects were lost.
+
+    ``settled``: nothing does, and nothing is missing, so that the next change need look at no more than it changes.
+    """
 
     kept: Mapping[Key, Entry] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    settled: bool = False
 
 
 def recover(label: Label) -> Reads[tuple[Table, tuple[Finding, ...]]]:
@@ -155,7 +160,8 @@ def compare(table: Table, objects: Sequence[AnyObject], data: Extent, lost: bool
         finding(Problem.MISSING, entry, "it has no entry, and gets one with the next change") for entry in missing
     ]
     findings += _collisions([*wanted.values(), *kept.values()], kept)
-    return Agreement(kept, tuple(findings))
+    in_use = all(entry.state is EntryState.IN_USE for entry in table.slots.values())
+    return Agreement(kept, tuple(findings), settled=in_use and not findings)
 
 
 def _collisions(entries: Sequence[Entry], kept: Mapping[Key, Entry]) -> Iterator[Finding]:
@@ -181,6 +187,36 @@ def reserving(
         **old,
         **{key: entry for key, entry in new.items() if key not in old or old[key].extent != entry.extent},
     }
+
+
+def around(
+    table: Table,
+    before: Sequence[AnyObject],
+    after: Sequence[AnyObject],
+    kept: Mapping[Key, Entry],
+    label: Label,
+    now_ns: int,
+    epoch: int,
+) -> tuple[Update, Update]:
+    """Say what becomes of a table round a commit: room is reserved before it, and all is settled behind it."""
+    reserved = tables.update(table, reserving(before, after, kept, label.data), label, now_ns, epoch)
+    return reserved, tables.update(reserved.after, settled(after, kept, label.data), label, now_ns, epoch)
+
+
+def around_change(
+    table: Table,
+    gone: Sequence[AnyObject],
+    put: Sequence[AnyObject],
+    kept: Mapping[Key, Entry],
+    label: Label,
+    now_ns: int,
+    epoch: int,
+) -> tuple[Update, Update]:
+    """Say the same of a table that agrees with the objects, by looking at those alone that go and come."""
+    names = {item.wwn for item in (*gone, *put)}
+    mine = {key: entry for key, entry in kept.items() if entry.name in names}
+    reserved = tables.amend(table, names, reserving(gone, put, mine, label.data), label, now_ns, epoch)
+    return reserved, tables.amend(reserved.after, names, settled(put, mine, label.data), label, now_ns, epoch)
 
 
 def _text(entry: Entry) -> str:
