@@ -64,3 +64,6 @@ def _require_size(length_bytes: int) -> None:
 TO_VCM: Final[Codec[FromSp | FromMic]] = Codec(FromSp | FromMic)
 TO_SP: Final[Codec[ToSp]] = Codec(ToSp)
 TO_MIC: Final[Codec[ToMic]] = Codec(ToMic)
+FROM_SP: Final[Codec[FromSp]] = Codec(FromSp)
+FROM_MIC: Final[Codec[FromMic]] = Codec(FromMic)
+"""What one kind of process says to the VCM, which understands both."""

@@ -29,7 +29,7 @@ from backstores.wwn import Wwn, short
 RANDOM_ISID: Final = 0x80 << 40
 """The type of an ISID whose other bits are random (RFC 7143 clause 11.12.5)."""
 
-INTERNAL_PATIENCE: Final = Patience(login_s=2, idle_s=0.5, answer_s=1, first_wait_s=0.05, last_wait_s=1, deadline_s=8)
+INTERNAL_PATIENCE: Final = Patience(login_s=2, idle_s=0.5, answer_s=1, first_wait_s=0.05, last_wait_s=0.5, deadline_s=4)
 """Between storage processors a fail-over must be over before a host's patience is."""
 
 NameOf = Callable[[Access], str]
