@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -55,6 +55,7 @@ AT_ONCE: Final = 64
 """Questions under way; more would only wait at the VCM."""
 
 MicLink = Link[FromMic, ToMic]
+StopProcess = Callable[[str, bool], None]
 
 
 class FailedError(TiergateError):
@@ -72,12 +73,22 @@ class Question:
 class SystemPort:
     """Made, used and closed within one event loop; ``run`` goes on for as long as the link does."""
 
-    def __init__(self, link: MicLink, incarnation: int, susid: str, target_iqn: str, portals: Iterable[str]) -> None:
+    def __init__(
+        self,
+        link: MicLink,
+        incarnation: int,
+        susid: str,
+        target_iqn: str,
+        portals: Iterable[str],
+        stop: StopProcess = lambda sp, stopped: None,
+    ) -> None:
+        """``stop`` has a storage processor's process killed and left so, or started again."""
         self.susid = susid
         self.target_iqn = target_iqn
         self.portals = tuple(portals)
         self.portal = self.portals[0]
         self._link = link
+        self._stop = stop
         self._incarnation = incarnation
         self._numbers = itertools.count(1)
         self._questions: dict[int, Question] = {}
@@ -259,8 +270,17 @@ class SystemPort:
         self._locations[volume] = show
 
     async def fault(self, part: str, failed: bool) -> None:
-        """Fail a part of the system, or restore it (R19)."""
-        await self._ask(Fault(part=part, failed=failed))
+        """Fail a part of the system, or restore it (R19): processes here, by the supervisor; all else by the VCM."""
+        kind, _, name = part.partition(":")
+        if kind not in ("sp", "blade"):
+            await self._ask(Fault(part=part, failed=failed))
+            return
+        concerned = [sp.name for sp in self.sps() if name == (sp.name if kind == "sp" else sp.blade)]
+        if not concerned:
+            there = ", ".join(dict.fromkeys(sp.name if kind == "sp" else sp.blade for sp in self.sps()))
+            raise UsageError(f"there is no {kind} {name}; there is {there}")
+        for sp in concerned:
+            self._stop(sp, failed)
 
     # What it can tell at once
 

@@ -19,6 +19,7 @@ from appliance.control.requests import (
     Ask,
     Attach,
     Delta,
+    Fault,
     FromMic,
     Look,
     PictureBegins,
@@ -76,6 +77,7 @@ class ScriptedVcm:
     deaf: int = 0
     asked: list[Request] = field(default_factory=list)
     looks: int = 0
+    stopped: set[str] = field(default_factory=set)
     serial: int = 0
     bus: MemoryBus[ToMic, FromMic] = field(init=False)
 
@@ -114,7 +116,11 @@ class ScriptedVcm:
 @asynccontextmanager
 async def port(vcm: ScriptedVcm) -> AsyncIterator[SystemPort]:
     link = vcm.bus.link("mic", 7)
-    made = SystemPort(link, 7, "susid", "iqn.2026-01.org.tiergate:many", ["127.0.0.1:3260"])
+
+    def stop(sp: str, stopped: bool) -> None:
+        (vcm.stopped.add if stopped else vcm.stopped.discard)(sp)
+
+    made = SystemPort(link, 7, "susid", "iqn.2026-01.org.tiergate:many", ["127.0.0.1:3260"], stop)
     tasks = [asyncio.create_task(vcm.run()), asyncio.create_task(made.run())]
     try:
         yield made
@@ -232,5 +238,25 @@ def test_a_vcm_that_starts_anew_is_told_what_the_settings_say() -> None:
             await vcm.until(lambda: Start() in vcm.asked)
             assert vcm.asked[0] == Attach(path="/a0")
             assert isinstance(vcm.asked[1], SetLocation)
+
+    asyncio.run(scenario())
+
+
+def test_a_blade_is_failed_by_stopping_its_processes() -> None:
+    """R19: those of storage processors are the supervisor's; what hangs between them, the VCM's."""
+
+    async def scenario() -> None:
+        sps = [SpStatus(f"sp{n}", blade=f"b{n // 3}", state=SpState.AT_WORK) for n in (1, 2, 3)]
+        vcm = ScriptedVcm(picture=[SpChanged(sp=sp) for sp in sps])
+        async with port(vcm) as mic:
+            await vcm.until(lambda: mic.sps() == sps)
+            await mic.fault("blade:b0", failed=True)
+            assert vcm.stopped == {"sp1", "sp2"}
+            await mic.fault("sp:sp1", failed=False)
+            assert vcm.stopped == {"sp2"}
+            with pytest.raises(UsageError, match="there is no blade b7; there is b0, b1"):
+                await mic.fault("blade:b7", failed=True)
+            await mic.fault("link:sp1/int1", failed=True)
+            assert vcm.asked == [Fault(part="link:sp1/int1", failed=True)]
 
     asyncio.run(scenario())
