@@ -45,6 +45,7 @@ CORE_PLACES = (
     "backstores/scsi",
     "backstores/transforms",
     "backstores/volume/gate.py",
+    "backstores/volume/holdings.py",
     "backstores/volume/loss.py",
     "backstores/wire.py",
     "backstores/wwn.py",

@@ -17,7 +17,7 @@ from backstores.block import BlockError, Request, Run
 from backstores.device import Submit
 from backstores.scsi.model import Command, Response
 from backstores.scsi.server import carry_out
-from backstores.scsi.steps import Drain, Exclusive, PassThrough, Persist, Step, Steps, Turn
+from backstores.scsi.steps import Attend, Drain, Exclusive, PassThrough, Persist, Step, Steps, Turn
 from backstores.scsi.store import StoreFailed
 from backstores.scsi.taskset import Task, TaskState
 from backstores.scsi.unit import Attachment, LogicalUnit
@@ -80,6 +80,8 @@ async def _drive(unit: LogicalUnit, task: Task, steps: Steps) -> Response | None
                         runs = await storage.submit(step)
                     case Exclusive():
                         storage = await held.enter_async_context(unit.device.hold(step.lba, step.blocks))
+                    case Attend():
+                        await step.work()
                     case PassThrough():
                         assert unit.passer is not None
                         step.answer = await unit.passer.send(step)

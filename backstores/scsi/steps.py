@@ -6,7 +6,7 @@ request; an empty list otherwise), or a ``BlockError`` or ``StoreFailed`` is thr
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,6 +46,13 @@ class Drain:
     tasks: tuple[Task, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """Wait for something that is no request for blocks. What it raises as ``BlockError`` is thrown into the command."""
+
+    work: Callable[[], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class PassThrough:
     """Send a CDB to the device that a unit is, as it is (R5). ``answer`` is what has come back."""
@@ -65,5 +72,5 @@ class Passer(Protocol):
         """Have the device carry a CDB out. That it does not answer is told in sense data, too."""
 
 
-Step = Request | Exclusive | PassThrough | Turn | Persist | Drain
+Step = Request | Exclusive | Attend | PassThrough | Turn | Persist | Drain
 Steps = Generator[Step, list[Run], Response]

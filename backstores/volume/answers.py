@@ -1,10 +1,10 @@
-"""What a front end is told at the end of a request: runs of blocks, or which error met which block."""
+"""What is made of the end of a request: runs of blocks, which error met which block, which leaves have failed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backstores.block import BlockError, NoSpace, Op, ReadFailed, Request, Run, WriteFailed
+from backstores.block import BlockError, Busy, NoSpace, Op, ReadFailed, Request, Run, WriteFailed
 from backstores.engine.executor import LeafFailed, StageFailed
 from backstores.volume import loss
 
@@ -29,3 +29,16 @@ def block_error(request: Request, failed: StageFailed) -> BlockError:
     if request.op in (Op.READ, Op.STATUS):
         return ReadFailed(str(failed), lba)
     return WriteFailed(str(failed), lba)
+
+
+def final(busy: Busy) -> BlockError:
+    """Say what became of a change that nobody may ask for again once a part of it is done.
+
+    Sent again, a command that compares before it writes would meet what it has written itself.
+    """
+    return WriteFailed(f"it was written in part: {busy}", busy.lba) if busy.begun else busy
+
+
+def failures(failed: StageFailed) -> list[loss.Failure]:
+    """Say what failed in the words in which losses are decided."""
+    return [loss.Failure(failure.leaf, failure.errno, failure.op is Op.FLUSH) for failure in failed.failures]

@@ -102,18 +102,22 @@ class Door:
 
     # The volume's holder
 
-    async def hold(self, limits: HoldLimits) -> None:
-        """Let nobody begin any more, and wait until nobody is at work. Who is cancelled meanwhile leaves it held.
-
-        Raises:
-            UsageError: somebody has resumed it, or taken it off line, before that.
-        """
+    def close(self, limits: HoldLimits) -> None:
+        """Let nobody begin any more."""
         self._gate.hold(limits)
         loop = asyncio.get_running_loop()
         if self._since_s is None:
             self._since_s = loop.time()
         self._stop_timer()
         self._timer = loop.call_later(limits.longest_s, self._expire)
+
+    async def hold(self, limits: HoldLimits) -> None:
+        """Let nobody begin any more, and wait until nobody is at work. Who is cancelled meanwhile leaves it held.
+
+        Raises:
+            UsageError: somebody has resumed it, or taken it off line, before that.
+        """
+        self.close(limits)
         while self._gate.passage is Passage.CLOSING:
             self._changed.clear()
             await self._changed.wait()

@@ -20,7 +20,7 @@ from functools import partial
 from types import MappingProxyType
 
 from backstores.alu.base import AluDriver
-from backstores.block import MUTATING, BlockError, Busy, MarkDirty, Offline, Op, Plan, Request, Run, WriteFailed, check
+from backstores.block import MUTATING, BlockError, Busy, MarkDirty, Offline, Op, Plan, Request, Run, check
 from backstores.block import plan as planned
 from backstores.device import Submit
 from backstores.engine.beside import second_hand
@@ -31,7 +31,7 @@ from backstores.objects import AnyObject, LegState, MirrorObject
 from backstores.ranges import RangeLocks
 from backstores.transforms.flat import FlatMap
 from backstores.volume import hotpath, loss
-from backstores.volume.answers import block_error, joined
+from backstores.volume.answers import block_error, failures, final, joined
 from backstores.volume.dirty import DirtyLog
 from backstores.volume.instance import Instance
 from backstores.volume.mending import Mender, marks
@@ -192,7 +192,7 @@ class Volume(Instance):
         async with self._changing:
             if objects != self.objects:
                 return True  # somebody else met the same failure first
-            lost = loss.lost_legs(objects, _failures(failed))
+            lost = loss.lost_legs(objects, failures(failed))
             if lost is None:
                 return False
             log.error("volume %s: giving up legs %s: %s", self.wwn[-8:], _short_names(lost), failed)
@@ -220,7 +220,7 @@ class Volume(Instance):
         async with self._changing:
             if objects == self.objects:
                 log.error("volume %s: legs of mirror %s stay different: %s", self.wwn[-8:], mirror[-8:], failed)
-                await self._give_up(loss.lost_legs(objects, _failures(failed)) or {mirror: others})
+                await self._give_up(loss.lost_legs(objects, failures(failed)) or {mirror: others})
 
     # Dirty regions
 
@@ -346,7 +346,7 @@ class Lease:
         self.settled = False
         self._volume = volume
         self._mender = mender
-        self._range = (lba, blocks)
+        self.range = (lba, blocks)
 
     def settle(self) -> None:
         """Take his word that all legs are equal there."""
@@ -358,8 +358,8 @@ class Lease:
         Raises:
             BlockError: that could not be done; the range is in doubt.
         """
-        self._mender.doubt(*self._range)
-        await self._volume._patiently(partial(self._mender.dispel, *self._range))
+        self._mender.doubt(*self.range)
+        await self._volume._patiently(partial(self._mender.dispel, *self.range))
         self.settled = True
 
 
@@ -377,13 +377,7 @@ class _Held:
         try:
             return await self._volume._change_held(request)
         except Busy as busy:
-            if busy.begun:  # asked again, a command that compares would meet what it has written itself
-                raise WriteFailed(f"it was written in part: {busy}", busy.lba) from busy
-            raise
-
-
-def _failures(failed: StageFailed) -> list[loss.Failure]:
-    return [loss.Failure(failure.leaf, failure.errno, failure.op is Op.FLUSH) for failure in failed.failures]
+            raise final(busy) from None
 
 
 def _short_names(lost: Mapping[Wwn, set[Wwn]]) -> str:
