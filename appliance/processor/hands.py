@@ -40,6 +40,7 @@ from appliance.portals import Groups, PortalAddress
 from appliance.processor.attached import AttachedAlus
 from appliance.processor.first_tier import FirstTier
 from appliance.processor.internal import InternalTarget
+from appliance.processor.leads import Leads
 from appliance.processor.master import Master, MasterAction
 from appliance.processor.names import internal_target, master_initiator, tier_initiator
 from appliance.processor.remotes import MasterOpener, Remotes
@@ -87,7 +88,8 @@ class AllHands:
         self._alus = AttachedAlus(engine, place.susid, place.iqn, place.sp, self._target, recognize)
         self._first = FirstTier(engine, place.iqn, self._alus, self._target)
         self._remotes = Remotes(place.iqn, self._as_second_tier)
-        self._second = SecondTier(engine, self._first, self._remotes, report)
+        leads = Leads(place.iqn, self._target, self._remotes)
+        self._second = SecondTier(engine, self._first, self._remotes, leads, report)
         self._front_end = Embedded(place.iqn, place.hosts, self._second.unit, place.elsewhere)
         self._master: Master | None = None
         self._masters_remotes: Remotes | None = None

@@ -11,11 +11,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from appliance.control.orders import HoldVolume, MakeT2, ResumeVolume
 from appliance.control.reports import Held, LegsLost, VolumeIs
-from appliance.control.values import Show
+from appliance.control.values import Role, Show
 from appliance.processor.first_tier import FirstTier
+from appliance.processor.leads import Leads
 from appliance.processor.remotes import Remotes
 from appliance.vsmdb import dirty_logs
 from backstores.alu.base import AluDriver
@@ -24,7 +26,9 @@ from backstores.errors import TiergateError
 from backstores.objects import AnyObject, LegState, MirrorObject, VolumeObject
 from backstores.scsi.shared import SHARED_COMMANDS
 from backstores.scsi.unit import Identity, LogicalUnit
+from backstores.volume.follower import Follower
 from backstores.volume.gate import HoldLimits
+from backstores.volume.lead import Lead
 from backstores.volume.references import referenced
 from backstores.volume.volume import Volume
 from backstores.wwn import Wwn, short
@@ -33,6 +37,10 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[LegsLost | VolumeIs], None]
 
+HOLD_LIMITS: Final = HoldLimits()
+FIND_LEAD_S: Final = 1.0
+"""How long until a lead is looked for again."""
+
 
 class StillThere(TiergateError):
     """Legs that a volume has given up are a part of its tree still: that they have failed could not be recorded."""
@@ -40,12 +48,13 @@ class StillThere(TiergateError):
 
 @dataclass(slots=True)
 class Served:
-    """A volume's second tier here. ``resumed`` is set by each resumption."""
+    """A volume's second tier here. ``resumed`` is set by each resumption, ``followers`` are those that the lead has."""
 
     made: MakeT2
-    volume: Volume
+    instance: Volume | Follower
     unit: LogicalUnit
-    drivers: dict[Wwn, AluDriver]  # the volume's own: what is added here, it has from the next tree on
+    drivers: dict[Wwn, AluDriver]  # the instance's own: what is added here, it has from the next tree on
+    lead: Lead | None = None
     on_line: bool = False
     show: Show = field(default_factory=Show)
     resync: asyncio.Task[None] | None = None
@@ -62,12 +71,14 @@ class Served:
 class SecondTier:
     """All volumes that a storage processor serves, or is about to."""
 
-    def __init__(self, engine: Engine, first: FirstTier, remotes: Remotes, report: Report) -> None:
+    def __init__(self, engine: Engine, first: FirstTier, remotes: Remotes, leads: Leads, report: Report) -> None:
         self._engine = engine
         self._first = first
         self._remotes = remotes
+        self._leads = leads
         self._report = report
         self._volumes: dict[Wwn, Served] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # Orders
 
@@ -79,25 +90,59 @@ class SecondTier:
         """
         await self.remove(order.volume)
         drivers, remote = await self._below(order)
+        instance = await self._instance(order, drivers, remote)
+        unit = LogicalUnit(instance, Identity(order.volume), commands=SHARED_COMMANDS)
+        served = self._volumes[order.volume] = Served(order, instance, unit, drivers)
+        self._lead_if_told(served)
+
+    async def _instance(
+        self, order: MakeT2, drivers: Mapping[Wwn, AluDriver], remote: frozenset[Wwn]
+    ) -> Volume | Follower:
+        objects = referenced(order.objects, remote)
+        if order.role is Role.FOLLOWER:
+            port = await self._leads.port(order)
+            return Follower(
+                objects,
+                drivers,
+                self._engine,
+                port,
+                legs_lost=lambda lost: self._lose_legs(order.volume, set().union(*lost.values())),
+                lead_lost=lambda: self._follow_again(order.volume),
+                limits=HOLD_LIMITS,
+            )
         logs = await dirty_logs(self._engine, drivers, order.objects, order.objects, remote=remote)
-        served: Served | None = None
 
         async def persist(changed: Sequence[AnyObject]) -> None:
-            assert served is not None
-            await self._recorded(served, changed)
+            await self._recorded(self._volumes[order.volume], changed)
 
-        volume = Volume(referenced(order.objects, remote), drivers, self._engine, logs, persist)
-        unit = LogicalUnit(volume, Identity(order.volume), commands=SHARED_COMMANDS)
+        volume = Volume(objects, drivers, self._engine, logs, persist)
         await volume.publish_logs()
-        served = self._volumes[order.volume] = Served(order, volume, unit, drivers)
+        return volume
+
+    def _lead_if_told(self, served: Served) -> None:
+        """Begin to lead, end it, or lead others than before."""
+        made = served.made
+        if made.role is Role.LEAD and isinstance(served.instance, Volume):
+            if served.lead is None:
+                served.lead = Lead(served.instance, lambda follower: self._leads.fenced(made.volume, follower))
+            self._leads.grant(made, served.lead)
+
+    async def _lead_no_more(self, served: Served) -> None:
+        if served.lead is not None:
+            self._leads.withdraw(served.made.volume)
+            await served.lead.close()
+            served.lead = None
 
     async def go_on_line(self, volume: Wwn, show: Show) -> None:
         """Serve a volume; what an unclean stop has left different between legs is copied meanwhile (D2)."""
         served = self._volumes[volume]
         served.on_line, served.show = True, show
-        if served.volume.pin_reads():
+        self._copy_dirty(served)
+
+    def _copy_dirty(self, served: Served) -> None:
+        if isinstance(served.instance, Volume) and served.instance.pin_reads():
             log.warning("volume %s was not stopped cleanly: copying its dirty regions", served.name)
-            served.resync = asyncio.create_task(self._resynchronize(served))
+            served.resync = asyncio.create_task(self._resynchronize(served, served.instance))
 
     def set_show(self, volume: Wwn, show: Show) -> None:
         """Serve a volume to these hosts."""
@@ -107,14 +152,14 @@ class SecondTier:
         """Let what runs end, and what comes wait."""
         loop = asyncio.get_running_loop()
         since_s = loop.time()
-        await self._volumes[order.volume].volume.hold_all(HoldLimits(longest_s=order.most_s))
+        await self._volumes[order.volume].instance.hold_all(HoldLimits(longest_s=order.most_s))
         return Held(after_s=loop.time() - since_s)
 
     async def resume(self, order: ResumeVolume) -> None:
         """Go on with a volume, as it was or as another generation of it."""
         served = self._volumes[order.volume]
         if order.made is None:
-            served.volume.resume()
+            served.instance.resume()
         else:
             await self._resume_as(served, order.made)
         log.info("volume %s goes on", served.name)
@@ -122,15 +167,41 @@ class SecondTier:
 
     async def _resume_as(self, served: Served, made: MakeT2) -> None:
         drivers, remote = await self._below(made)
-        before = {obj.wwn for obj in served.made.objects}
-        added = [obj for obj in made.objects if obj.wwn not in before]
-        logs = await dirty_logs(self._engine, drivers, added, made.objects, remote=remote)
-        grown = made.objects[0] != served.made.objects[0]
-        served.made = made
         served.drivers.update(drivers)
-        served.volume.resume(referenced(made.objects, remote), logs)
+        grown = made.objects[0] != served.made.objects[0]
+        followed = served.made.role is Role.FOLLOWER
+        if followed is not (made.role is Role.FOLLOWER):
+            await self._put_other(served, made, remote)
+        elif isinstance(served.instance, Follower):
+            served.made = made
+            served.instance.resume(referenced(made.objects, remote), await self._leads.port(made))
+        else:
+            before = {obj.wwn for obj in served.made.objects}
+            added = [obj for obj in made.objects if obj.wwn not in before]
+            logs = await dirty_logs(self._engine, served.drivers, added, made.objects, remote=remote)
+            if made.role is not Role.LEAD:
+                await self._lead_no_more(served)
+            served.made = made
+            self._lead_if_told(served)
+            served.instance.resume(referenced(made.objects, remote), logs)
         if grown:
             served.unit.resized()
+
+    async def _put_other(self, served: Served, made: MakeT2, remote: frozenset[Wwn]) -> None:
+        """Lead in place of following, or follow in place of leading. Who waits at the old instance asks again."""
+        instance = await self._instance(made, served.drivers, remote)
+        await self._lead_no_more(served)
+        old, served.instance, served.made = served.instance, instance, made
+        if served.resync is not None:
+            served.resync.cancel()
+            await asyncio.gather(served.resync, return_exceptions=True)
+            served.resync = None
+        self._lead_if_told(served)
+        served.unit.device = instance
+        served.unit.refresh()
+        old.abandon()
+        if served.on_line:
+            self._copy_dirty(served)
 
     async def go_off_line(self, volume: Wwn) -> None:
         """Stop serving a volume, cleanly. One that is not here needs nothing."""
@@ -142,8 +213,9 @@ class SecondTier:
             served.resync.cancel()
             await asyncio.gather(served.resync, return_exceptions=True)
         served.unit.close()
+        await self._lead_no_more(served)
         try:
-            await served.volume.close()
+            await served.instance.close()
         except TiergateError as error:
             log.error("volume %s was not stopped cleanly: %s", served.name, error)
 
@@ -153,8 +225,10 @@ class SecondTier:
         self._volumes.pop(volume, None)
 
     async def close(self) -> None:
-        """Stop all volumes cleanly."""
-        await asyncio.gather(*(self.go_off_line(volume) for volume in self._volumes))
+        """Stop all volumes cleanly: those that follow first, for they have ranges of others' leads."""
+        for follow in (True, False):
+            some = [w for w, served in self._volumes.items() if (served.made.role is Role.FOLLOWER) is follow]
+            await asyncio.gather(*map(self.go_off_line, some))
 
     # What hosts see
 
@@ -172,9 +246,9 @@ class SecondTier:
     async def clean(self) -> None:
         """Clear the dirty bits of regions that are idle."""
         for served in list(self._volumes.values()):
-            if served.on_line:
+            if served.on_line and isinstance(served.instance, Volume):
                 try:
-                    await served.volume.clean()
+                    await served.instance.clean()
                 except TiergateError as error:
                     log.error("volume %s: %s", served.name, error)
 
@@ -196,6 +270,30 @@ class SecondTier:
         served = self._volumes.get(volume)
         return {} if served is None else served.drivers
 
+    def _lose_legs(self, volume: Wwn, legs: set[Wwn]) -> None:
+        generation = self._volumes[volume].made.generation
+        self._report(LegsLost(volume=volume, generation=generation, legs=tuple(sorted(legs))))
+
+    def _follow_again(self, volume: Wwn) -> None:
+        """Go on with the same lead by another session, as soon as there is one. Another lead, the VCM tells of."""
+        task = asyncio.create_task(self._find_lead(volume))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _find_lead(self, volume: Wwn) -> None:
+        served = self._volumes.get(volume)
+        while served is not None and isinstance(served.instance, Follower) and served is self._volumes.get(volume):
+            made = served.made
+            try:
+                port = await self._leads.port(made)
+            except TiergateError as error:
+                log.warning("volume %s has no lead: %s", served.name, error)
+                await asyncio.sleep(FIND_LEAD_S)
+                continue
+            if made is served.made:
+                served.instance.follow(port)
+            return
+
     async def _recorded(self, served: Served, changed: Sequence[AnyObject]) -> None:
         """Have it made durable that legs have failed, and wait until the volume goes on without them.
 
@@ -204,7 +302,7 @@ class SecondTier:
         """
         legs = {leg.child for obj in changed if isinstance(obj, MirrorObject) for leg in obj.legs if _failed(leg.state)}
         served.resumed.clear()
-        self._report(LegsLost(volume=served.made.volume, generation=served.made.generation, legs=tuple(sorted(legs))))
+        self._lose_legs(served.made.volume, legs)
         await served.resumed.wait()
         stays = {
             leg.child
@@ -216,7 +314,7 @@ class SecondTier:
         if legs & stays:
             raise StillThere(f"legs {', '.join(map(short, sorted(legs & stays)))} could not be recorded as failed")
 
-    async def _resynchronize(self, served: Served) -> None:
+    async def _resynchronize(self, served: Served, volume: Volume) -> None:
         made = served.made
 
         def progress(fraction: float) -> None:
@@ -225,7 +323,7 @@ class SecondTier:
 
         detail = ""
         try:
-            await served.volume.resynchronize(progress)
+            await volume.resynchronize(progress)
             log.info("volume %s: all legs are equal again", served.name)
         except TiergateError as error:
             detail = f"resynchronization ended: {error}"

@@ -79,6 +79,10 @@ class Follower(Instance):
         self._equal = True
         self.install(self.objects)
 
+    def follow(self, lead: LeadPort) -> None:
+        """Go on with the same lead by another session."""
+        self._borrower.follow(lead)
+
     def resume(self, objects: Sequence[AnyObject] | None = None, lead: LeadPort | None = None) -> None:
         """Go on after ``hold_all``, or after legs or the lead were lost. What is not given stays as it was.
 

@@ -55,10 +55,13 @@ class Appliance:
         """Everything it has logged."""
         return (self.folder / "log").read_text()
 
+    def where(self) -> list[str]:
+        """Say where it is to be reached."""
+        return [f"--portal={portal}" for portal in self.portals or [f"127.0.0.1:{self.port}"]]
+
     def start(self, *options: str) -> None:
         """Start it, and wait until it says that it is ready."""
-        portals = self.portals or [f"127.0.0.1:{self.port}"]
-        line = [TIERGATE, "serve", "--state", str(self.state), *(f"--portal={portal}" for portal in portals), *options]
+        line = [TIERGATE, "serve", "--state", str(self.state), *self.where(), *options]
         with (self.folder / "log").open("a") as log:
             # No buffer of ours: select would not see a line that waits in it.
             self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, bufsize=0)

@@ -151,6 +151,23 @@ class Processors:
         by_wwn = {status.wwn: self.openers[path] for path, status in self.alus.items()}
         return {obj.wwn: by_wwn[obj.alu] for obj in objects if isinstance(obj, PartitionObject)}
 
+    def legs(self, objects: Sequence[AnyObject]) -> list[list[bytes]]:
+        """Give what lies on the legs of each mirror."""
+        paths = {status.wwn: path for path, status in self.alus.items()}
+        by_wwn = {obj.wwn: obj for obj in objects}
+        found = []
+        for mirror in objects:
+            if isinstance(mirror, MirrorObject):
+                contents = []
+                for leg in mirror.legs:
+                    partition = by_wwn[leg.child]
+                    assert isinstance(partition, PartitionObject)
+                    with open(paths[partition.alu], "rb") as file:
+                        file.seek(partition.extent.start_bytes)
+                        contents.append(file.read(partition.extent.length_bytes))
+                found.append(contents)
+        return found
+
     async def log_in(self, sp: str, initiator: str = HOST.iqn) -> Session:
         """Come as a host."""
         [group] = self.places[sp].hosts.values()

@@ -151,3 +151,37 @@ def test_a_leg_that_fails_is_given_up_by_the_mvsp_while_the_host_waits(tmp_path:
             await host.close()
 
     asyncio.run(scenario())
+
+
+def test_two_storage_processors_that_write_the_same_blocks_leave_the_legs_equal(tmp_path: Path) -> None:
+    """D4: hosts write overlapping ranges at sp1, which leads, and at sp2, which follows; the legs lie elsewhere."""
+
+    async def scenario() -> None:
+        async with processors("sp1", "sp2", "sp3", "sp4") as many:
+            for number in range(4):
+                await many.attach(("sp3", "sp4")[number % 2], tmp_path / f"a{number}")
+            await many.make_master("sp3")
+            objects = await many.create("stripe-mirror", chunk_bytes=4096)
+            await many.serve(objects, ["sp1", "sp2"])
+            hosts = [await many.log_in(sp) for sp in ("sp1", "sp2")]
+            dice = random.Random(11)
+
+            async def keep_writing(host: Session, mark: int) -> None:
+                for turn in range(60):
+                    blocks = dice.randint(1, 48)
+                    lba = dice.randint(0, 64 - blocks)
+                    await write(host, lba, bytes([mark + turn]) * (blocks * BLOCK))
+
+            await asyncio.gather(keep_writing(hosts[0], 0), keep_writing(hosts[1], 100))
+            seen = [await read(host, 0, 64) for host in hosts]
+            assert seen[0] == seen[1]
+            for host in hosts:
+                await host.close()
+            for sp in ("sp2", "sp1"):
+                await many.order(sp, orders.GoOffLine(volume=objects[0].wwn, generation=1, reason="that is all"))
+            legs = many.legs(objects)
+            assert len(legs) == 2
+            for leg in legs:
+                assert len(set(leg)) == 1, "the legs differ"
+
+    asyncio.run(scenario())

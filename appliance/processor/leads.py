@@ -1,0 +1,84 @@
+"""Who orders the writers of a volume that several storage processors serve: the way to the lead, and to followers (D4).
+
+A lead is shown to its followers as a unit of the internal target, and they find it there by a name that derives from
+the volume's. Whether a follower that has fallen silent can still reach a leg, the lead can't know. The VCM does: it has
+the storage processors with the legs let the follower in no more, and then tells the lead who is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from appliance.control.orders import MakeT2
+from appliance.processor.internal import InternalTarget
+from appliance.processor.names import tier_initiator
+from appliance.processor.remotes import Remotes
+from backstores.errors import UsageError
+from backstores.iscsi.initiator.outcome import CommandFailed, ConnectionLost
+from backstores.scsi.lead import LeadUnit, lead_wwn
+from backstores.scsi.model import Response, Status
+from backstores.volume.lead import Lead
+from backstores.volume.leadport import RemoteLead, Send
+from backstores.wwn import Wwn
+
+
+class Leads:
+    """The leads of one storage processor, and its ways to those of others."""
+
+    def __init__(self, iqn: str, target: InternalTarget, remotes: Remotes) -> None:
+        self._iqn = iqn
+        self._target = target
+        self._remotes = remotes
+        self._followers: defaultdict[Wwn, set[str]] = defaultdict(set)  # by volume: initiator names
+        self._changed = asyncio.Event()
+
+    def grant(self, made: MakeT2, lead: Lead) -> None:
+        """Let these followers in, and no others."""
+        wwn = lead_wwn(made.volume)
+        names = {tier_initiator(self._iqn, grant.sp): grant.secret for grant in made.followers}
+        self._target.withdraw({wwn}, but=names)
+        for initiator, secret in names.items():
+            self._target.grant(initiator, secret, {wwn: lambda: LeadUnit(made.volume, lead)})
+        self._followers[made.volume] = set(names)
+        self._changed.set()
+
+    def withdraw(self, volume: Wwn) -> None:
+        """Lead a volume no more."""
+        self._target.withdraw({lead_wwn(volume)})
+        self._followers.pop(volume, None)
+        self._changed.set()
+
+    async def fenced(self, volume: Wwn, follower: str) -> None:
+        """Wait until the VCM has seen to it that a follower can write to no leg any more."""
+        while follower in self._followers.get(volume, ()):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def port(self, made: MakeT2) -> RemoteLead:
+        """Find the lead of a volume that is followed here.
+
+        Raises:
+            TiergateError: it is not there.
+        """
+        if made.lead is None:
+            raise UsageError(f"volume {made.volume} is to be followed, and nobody leads it")
+        wwn = lead_wwn(made.volume)
+        await self._remotes.discover(made.lead, {wwn})
+        return RemoteLead(self._sender(made.lead.sp, self._remotes.lun(made.lead.sp, wwn)))
+
+    def _sender(self, sp: str, lun: int) -> Send:
+        target = self._remotes.target(sp)
+
+        async def send(cdb: bytes, data: bytes) -> Response:
+            try:
+                await target.execute(lun, cdb, data_out=data, repeatable=False)
+            except ConnectionLost:
+                raise
+            except CommandFailed as error:
+                if not error.sense:
+                    return Response(Status.BUSY)
+                return Response(Status.CHECK_CONDITION, bytes(error.sense))
+            return Response()
+
+        return send
