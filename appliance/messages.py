@@ -106,11 +106,15 @@ class VolumeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
-    """A volume seen by a host under a LUN: a row of the volume location structure."""
+    """A volume seen by a host under a LUN: a row of the volume location structure.
+
+    ``sps`` names the storage processors through which it is seen; none: those that the topology has face the host.
+    """
 
     host: str
     volume: Wwn
     lun: int
+    sps: tuple[str, ...] = ()
 
 
 class HostDefinition(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,8 @@ from appliance.control.orders import (
     SetShow,
     VolumeOrder,
 )
-from appliance.control.values import InstanceState, T1Runs, T2Runs
+from appliance.control.reports import LegsLost
+from appliance.control.values import InstanceState, T1Runs, T2Runs, likeness
 from appliance.decisions import Decision, Do, Refuse, Reply
 from backstores.objects import (
     AnyObject,
@@ -70,6 +71,7 @@ TRANSITIONS: Final[Mapping[InstanceState, Mapping[Event, InstanceState]]] = {
         Event.SHOW: InstanceState.ON_LINE,
         Event.HOLD: InstanceState.HELD,
         Event.LOSE: InstanceState.HELD,
+        Event.RESUME: InstanceState.ON_LINE,  # the VCM believed a report that was old
         Event.STOP: InstanceState.OFF_LINE,
         Event.REMOVE: InstanceState.ABSENT,
     },
@@ -166,10 +168,12 @@ class SecondTier:
 
     made: MakeT2
     state: InstanceState
+    shown: str = ""
 
     def runs(self) -> T2Runs:
         """Describe it for the VCM."""
-        return T2Runs(self.made.volume, self.made.generation, self.made.likeness, self.made.role, self.state)
+        made = self.made
+        return T2Runs(made.volume, made.generation, made.likeness, made.role, self.state, self.shown)
 
 
 class Vom:
@@ -178,6 +182,7 @@ class Vom:
     def __init__(self) -> None:
         self.first: dict[Wwn, T1Runs] = {}
         self.second: dict[Wwn, SecondTier] = {}
+        self.lost: dict[Wwn, LegsLost] = {}  # told again and again, until the volume goes on
         self._generations: dict[Wwn, int] = {}
 
     def state(self, volume: Wwn) -> InstanceState:
@@ -235,21 +240,27 @@ class Vom:
 
     def _move(self, volume: Wwn, event: Event, order: VolumeOrder) -> None:
         state = TRANSITIONS[self.state(volume)][event]
+        if state is not InstanceState.HELD:
+            self.lost.pop(volume, None)
         if state is InstanceState.ABSENT:
             self.second.pop(volume, None)
             return
-        made = order if isinstance(order, MakeT2) else order.made if isinstance(order, ResumeVolume) else None
-        instance = SecondTier(made, state) if made else replace(self.second[volume], state=state)
+        if isinstance(order, MakeT2):
+            self.second[volume] = SecondTier(order, state)
+            return
+        instance = replace(self.second[volume], state=state)
+        if isinstance(order, ResumeVolume) and order.made is not None:
+            instance = replace(instance, made=order.made)
+        elif isinstance(order, GoOnLine | SetShow):
+            instance = replace(instance, shown=likeness(order.show))
         self.second[volume] = instance
 
-    def lose_legs(self, volume: Wwn) -> bool:
+    def lose_legs(self, report: LegsLost) -> bool:
         """Take note that a volume holds itself because legs have failed; False if it does not serve."""
-        lost = Event.LOSE in TRANSITIONS[self.state(volume)]
-        if lost:
-            state = TRANSITIONS[self.state(volume)][Event.LOSE]
-            self.second[volume] = replace(self.second[volume], state=state)
-        return lost
-
-    def generation(self, volume: Wwn) -> int:
-        """Give the highest generation of a volume that was seen."""
-        return self._generations.get(volume, 0)
+        volume = report.volume
+        if Event.LOSE not in TRANSITIONS[self.state(volume)]:
+            return False
+        made, state = self.second[volume].made, TRANSITIONS[self.state(volume)][Event.LOSE]
+        self.second[volume] = replace(self.second[volume], state=state)
+        self.lost[volume] = LegsLost(volume=volume, generation=made.generation, legs=report.legs)
+        return True

@@ -155,9 +155,11 @@ class Vsm:
                 self._heard(message)
             case Tick(now_s, load):
                 self._tick(now_s, load)
+            case Happened(LegsLost() as report):
+                if self.vom.lose_legs(report):
+                    self._say(self.vom.lost[report.volume])
             case Happened(report):
-                if not isinstance(report, LegsLost) or self.vom.lose_legs(report.volume):
-                    self._say(report)
+                self._say(report)
             case Carried() | Failed():
                 self._finished(event)
         effects, self._effects = self._effects, []
@@ -185,6 +187,8 @@ class Vsm:
         self._said_s = now_s
         if self._welcome:
             self._say(Beat(load=load, epoch=self.epoch))
+            for lost in self.vom.lost.values():
+                self._say(lost)
         else:
             self._hello()
 

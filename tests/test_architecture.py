@@ -34,8 +34,15 @@ SHELLS = frozenset(
 
 CORE_PLACES = (
     "appliance/assembly.py",
+    "appliance/control",
+    "appliance/decisions.py",
+    "appliance/inbox.py",
+    "appliance/mvsm.py",
     "appliance/placement.py",
     "appliance/vbm.py",
+    "appliance/vcm",
+    "appliance/vom.py",
+    "appliance/vsm.py",
     "appliance/whole.py",
     "backstores/block.py",
     "backstores/errors.py",

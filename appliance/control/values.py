@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 from typing import Annotated, Final
 
 import msgspec
@@ -109,13 +110,17 @@ class T1Runs(Value, frozen=True):
 
 
 class T2Runs(Value, frozen=True):
-    """A volume's second tier at a storage processor. ``likeness`` is that of the order which made it."""
+    """A volume's second tier at a storage processor. ``likeness`` is that of the order which made it.
+
+    ``shown`` is the likeness of the ``Show`` that is in force, empty for none.
+    """
 
     volume: Wwn
     generation: Count
     likeness: Text
     role: Role
     state: InstanceState
+    shown: Text = ""
 
 
 class Show(Value, frozen=True):
@@ -150,3 +155,8 @@ class SpStatus(Value, frozen=True):
     t2_volumes: Count = 0
     host_portals: Portals = ()
     detail: Text = ""
+
+
+def likeness(*values: object) -> str:
+    """Give a short name for values: equal ones have the same. Secrets can't be read out of it."""
+    return hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=16).hexdigest()

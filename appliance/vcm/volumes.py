@@ -1,0 +1,388 @@
+"""All volumes: brought to where they should be, stage by stage, each by itself (C3).
+
+A volume is looked at whenever something about it may have changed. If nothing is under way for it, its placement is
+worked out anew and the next stage is ordered. What is refused is tried again later, and when anything changes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from appliance.control.orders import FailLegs, VolumeOrder
+from appliance.control.reports import Committed, Done, ImagePart, LegsLost, Refused, VolumeIs
+from appliance.control.values import Access, Grant, InstanceState, Show, VolumeImage
+from appliance.messages import Exposure
+from appliance.vcm.alus import Alus
+from appliance.vcm.courier import Answer, Courier
+from appliance.vcm.mastership import Make, Mastership
+from appliance.vcm.peers import Peer, Peers
+from appliance.vcm.placement import Plant, Unplaced, place
+from appliance.vcm.secrets import Secrets
+from appliance.vcm.stages import BEFORE_CHANGE, Step, View, next_stage
+from appliance.vcm.vocabulary import Site
+from appliance.vcm.volume import Change, Pause, PauseEvent, Phase, Volume, VolumeEvent
+from backstores.objects import PartitionObject
+from backstores.wwn import Wwn, short
+
+RETRY_S: Final = 5.0
+RETRY_HELD_S: Final = 1.0
+"""How long until what was refused is tried again; sooner if hosts wait for it."""
+
+SETTLED: Final = frozenset({Phase.KNOWN, Phase.ON_LINE, Phase.FAILED})
+"""From these a new generation begins."""
+
+EVENTS: Final = {Step.HOLD_FOLLOWERS: VolumeEvent.HOLD, Step.HOLD_OTHERS: VolumeEvent.HOLD}
+
+FACING: Final = 2
+"""How many storage processors serve a volume to a host that the topology does not place."""
+
+
+@dataclass(slots=True)
+class Volumes:
+    """All volumes. ``changed`` is told of each that may look different to people, ``gone`` of one that is no more."""
+
+    courier: Courier
+    site: Site
+    peers: Peers
+    alus: Alus
+    mastership: Mastership
+    secrets: Secrets
+    changed: Callable[[Volume], None]
+    gone: Callable[[Volume], None]
+    on_committed: Callable[[Committed], None]
+    located: bool = False  # the MIC has told the volume location structure: what runs may be changed
+    _all: dict[Wwn, Volume] = field(default_factory=dict)
+    _shows: dict[Wwn, Show] = field(default_factory=dict)
+    _dirty: dict[Wwn, None] = field(default_factory=dict)
+    _failed: dict[Wwn, None] = field(default_factory=dict)
+    _on_alu: dict[Wwn, set[Wwn]] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Volume]:
+        return iter(self._all.values())
+
+    def get(self, wwn: Wwn) -> Volume | None:
+        """Give a volume."""
+        return self._all.get(wwn)
+
+    def know(self, wwn: Wwn) -> Volume:
+        """Give a volume, a new one if it is not known yet."""
+        if wwn not in self._all:
+            self._all[wwn] = Volume(wwn)
+        return self._all[wwn]
+
+    def using(self, alu: Wwn) -> list[Volume]:
+        """List the volumes that have a partition on an ALU."""
+        return [self._all[wwn] for wwn in sorted(self._on_alu.get(alu, ())) if wwn in self._all]
+
+    # What has changed
+
+    def look_at(self, volume: Volume) -> None:
+        """Look at a volume before this step ends."""
+        self._dirty[volume.wwn] = None
+
+    def alu_moved(self, alu: Wwn) -> None:
+        """Look at what lies on an ALU that another storage processor has open now, or none."""
+        for volume in self.using(alu):
+            self.try_again(volume)
+
+    def try_again(self, volume: Volume) -> None:
+        """Look at a volume, though it was refused something not long ago."""
+        volume.failure = ""
+        self._failed.pop(volume.wwn, None)
+        self.look_at(volume)
+
+    def joined(self, peer: Peer) -> None:
+        """Take over what a storage processor runs; volumes may want it that could do without so far."""
+        for first in peer.t1:
+            self.know(first.volume).runs(peer.name, first)
+        for second in peer.t2:
+            self.know(second.volume).runs(peer.name, second)
+        self.look_at_all()
+
+    def look_at_all(self) -> None:
+        """Look at every volume: a storage processor came or went, or another is the MVSP."""
+        for volume in self._all.values():
+            self.try_again(volume)
+
+    def forget(self, peer: Peer) -> None:
+        """Take note that nothing runs at a storage processor any more."""
+        for volume in self._all.values():
+            if peer.name in volume.t1 or peer.name in volume.t2:
+                volume.forget(peer.name)
+                self.changed(volume)
+        self.look_at_all()
+
+    def image(self, part: ImagePart) -> None:
+        """Take over a part of the system image."""
+        for image in part.volumes:
+            self.take(image)
+        for volume in filter(None, map(self._all.get, part.gone)):
+            volume.removing = True
+            self.try_again(volume)
+
+    def take(self, image: VolumeImage) -> Volume:
+        """Take over the tree of a volume as the MVSP has it."""
+        volume = self.know(image.objects[0].wwn)
+        if volume.image != image:
+            self._index(volume, present=False)
+            volume.image = image
+            self._index(volume, present=True)
+            self.try_again(volume)
+            self.changed(volume)
+        return volume
+
+    def _index(self, volume: Volume, *, present: bool) -> None:
+        for obj in volume.objects:
+            if isinstance(obj, PartitionObject):
+                on_alu = self._on_alu.setdefault(obj.alu, set())
+                on_alu.add(volume.wwn) if present else on_alu.discard(volume.wwn)
+
+    def locate(self, wwn: Wwn, show: Show) -> None:
+        """Take over which hosts see a volume, which need not be known yet."""
+        self._shows[wwn] = show
+        if wwn in self._all:
+            self.try_again(self._all[wwn])
+
+    # What an instance tells by itself
+
+    def is_so(self, sp: str, report: VolumeIs) -> None:
+        """Take note how an instance is."""
+        volume = self._all.get(report.volume)
+        if volume is None:
+            return
+        if report.resync_percent is None:
+            volume.resync.pop(sp, None)
+        else:
+            volume.resync[sp] = report.resync_percent
+        if report.detail:
+            volume.trouble[sp] = report.detail
+        else:
+            volume.trouble.pop(sp, None)
+        self.changed(volume)
+
+    def legs_lost(self, sp: str, report: LegsLost) -> None:
+        """Have it made durable that legs have failed (D3): the instance holds itself until then, and says so again."""
+        volume = self._all.get(report.volume)
+        if volume is None or sp not in volume.t2 or volume.t2[sp].generation != report.generation:
+            return
+        if volume.t2[sp].state is not InstanceState.HELD:
+            names = ", ".join(map(short, report.legs))
+            self.courier.log(f"volume {volume.name}: {sp} has lost legs {names}", serious=True)
+            self._begin_pause(volume)
+            volume.lose_legs(sp)
+        if volume.change is None and not volume.removing:
+            volume.change = Change(_fail_legs(report), "fail legs", lambda error: None)
+            self.try_again(volume)
+
+    # Stage after stage
+
+    def tick(self, now_s: float) -> None:
+        """Try again what was refused a while ago."""
+        for volume in [self._all[wwn] for wwn in self._failed]:
+            if volume.retry_s <= now_s:
+                self.try_again(volume)
+
+    def work(self) -> None:
+        """Look at all that may have changed, until nothing more can be ordered now."""
+        while self._dirty:
+            wwn = next(iter(self._dirty))
+            del self._dirty[wwn]
+            if wwn in self._all:
+                self._advance(self._all[wwn])
+
+    def _advance(self, volume: Volume) -> None:
+        """Order the next stage of a volume, unless something is under way."""
+        if volume.outstanding or volume.failure or volume.pause is Pause.COMMITTING:
+            return
+        if volume.image is None and not volume.removing:
+            if not (self.mastership.ready and self.located):
+                return
+            volume.removing = True  # the ALUs know nothing of it: it was deleted while nobody looked
+        self._place(volume)
+        if isinstance(volume.placement, Unplaced) and volume.change is None:
+            volume.tell(volume.placement.reason)
+            return
+        if volume.change is not None and not self.mastership.ready:
+            return  # nobody is held for longer than it takes
+        stage = next_stage(self._view(volume))
+        if stage is not None:
+            self._order(volume, *stage)
+        elif volume.change is not None:
+            self._change(volume, volume.change)
+        elif volume.removing:
+            self._removed(volume)
+        else:
+            self._settle(volume)
+
+    def _place(self, volume: Volume) -> None:
+        if volume.removing:
+            volume.placement = None
+            return
+        assert volume.image is not None
+        if volume.image.reason:
+            volume.placement = Unplaced(volume.image.reason)
+            return
+        if not self.located and not volume.t2:
+            volume.placement = Unplaced("which hosts see it is not known yet")
+            return
+        plant = Plant(self.alus.opener, lambda sp: self.peers[sp].incarnation)
+        volume.placement = place(volume.objects, self._facing(volume), plant)
+
+    def _facing(self, volume: Volume) -> list[str]:
+        """List the storage processors that are to serve a volume to its hosts, as far as they are there."""
+        if not self.located:
+            return list(volume.t2)  # whoever does now
+        show = self._shows.get(volume.wwn, Show())
+        names = dict.fromkeys(sp for exposure in show.exposures for sp in self._facing_host(volume, exposure))
+        return [sp for sp in names if self.peers.at_work(sp) or sp in volume.t2]
+
+    def _facing_host(self, volume: Volume, exposure: Exposure) -> Sequence[str]:
+        if exposure.sps:
+            return exposure.sps
+        if exposure.host in self.site.faces:
+            return self.site.faces[exposure.host]
+        names = [peer.name for peer in self.peers if peer.host_portals and self.peers.counts(peer.name)]
+        names.sort(key=lambda name: (name not in volume.t2, zlib.crc32(f"{name} {volume.wwn}".encode())))
+        return names[:FACING]
+
+    def _view(self, volume: Volume) -> View:
+        placement = volume.placement
+        return View(
+            volume=volume.wwn,
+            objects=volume.objects,
+            generation=volume.generation + (volume.phase in SETTLED),
+            placement=None if isinstance(placement, Unplaced) else placement,
+            t1=volume.t1,
+            t2=volume.t2,
+            linked=frozenset(volume.linked),
+            holding=volume.change is not None,
+            create=volume.create,
+            show=lambda sp: self._show(volume, sp),
+            access=self._access,
+            grant=lambda initiator, target: Grant(initiator, self.secrets.of(initiator, target)),
+            granted=self.secrets.knows,
+        )
+
+    def _show(self, volume: Volume, sp: str) -> Show | None:
+        """Say which hosts see a volume through a storage processor; None while that is not known."""
+        if not self.located:
+            return None
+        show = self._shows.get(volume.wwn, Show())
+        exposures = tuple(one for one in show.exposures if sp in self._facing_host(volume, one))
+        names = {exposure.host for exposure in exposures}
+        return Show(tuple(host for host in show.hosts if host.name in names), exposures)
+
+    def _access(self, initiator: str, target: str) -> Access:
+        return Access(target, self.peers[target].portals, self.secrets.of(initiator, target))
+
+    def _order(self, volume: Volume, step: Step, orders: Sequence[tuple[str, VolumeOrder]]) -> None:
+        if not all(self.peers.at_work(sp) for sp, _ in orders):
+            return  # one is silent: it will be heard again, or be gone
+        volume.generation += volume.phase in SETTLED
+        if step in BEFORE_CHANGE:
+            self._begin_pause(volume)
+        elif volume.pause in (Pause.HOLDING, Pause.HELD):
+            volume.pauses(PauseEvent.HELD)
+            volume.pauses(PauseEvent.RESUME)
+        volume.happens(VolumeEvent.REMOVE if volume.removing else EVENTS.get(step, VolumeEvent.BUILD))
+        volume.step = step
+        self.courier.log(f"volume {volume.name}: {step} at {', '.join(sp for sp, _ in orders)}")
+        volume.outstanding = len(orders)
+        for sp, order in orders:
+            self.courier.order(sp, order, partial(self._answered, volume, sp, order))
+
+    def _begin_pause(self, volume: Volume) -> None:
+        if volume.pause is Pause.RUNNING:
+            volume.held_s = self.courier.now_s
+        volume.pauses(PauseEvent.BEGIN)
+
+    def _answered(self, volume: Volume, sp: str, order: VolumeOrder, answer: Answer) -> None:
+        volume.outstanding -= 1
+        if isinstance(answer, Done):
+            volume.apply(sp, order)
+        elif isinstance(answer, Refused):
+            self._fail(volume, f"{sp}: {answer.reason}")
+        self.look_at(volume)
+        if volume.outstanding == 0:
+            self.changed(volume)
+
+    def _fail(self, volume: Volume, reason: str) -> None:
+        """Leave a volume as it is, and say why (step 539); try again later."""
+        volume.failure = reason
+        self.courier.log(f"volume {volume.name}: {reason}", serious=True)
+        waits = any(runs.state is InstanceState.HELD for runs in volume.t2.values())
+        volume.retry_s = self.courier.now_s + (RETRY_HELD_S if waits else RETRY_S)
+        self._failed[volume.wwn] = None
+        volume.happens(VolumeEvent.FAIL)
+        self._drop_change(volume, reason)
+        volume.tell(reason)
+
+    def _drop_change(self, volume: Volume, error: str) -> None:
+        change, volume.change = volume.change, None
+        if change is not None:
+            change.then(error)
+
+    def _change(self, volume: Volume, change: Change) -> None:
+        """All is held: have the MVSP make the tree another (step 1508)."""
+        volume.pauses(PauseEvent.HELD)
+        volume.pauses(PauseEvent.COMMIT)
+        self.courier.log(f"volume {volume.name}: {Step.CHANGE}: {change.what}")
+
+        def answered(answer: Answer) -> None:
+            volume.pauses(PauseEvent.RESUME)
+            volume.change = None
+            if isinstance(answer, Done) and isinstance(answer.result, Committed):
+                self.committed(answer.result)
+                change.then("")
+            else:
+                assert isinstance(answer, Refused)
+                self.courier.log(f"volume {volume.name}: the tree stays as it was: {answer.reason}", serious=True)
+                change.then(answer.reason)
+            self.look_at(volume)
+
+        self.mastership.ask(change.make, answered)
+
+    def committed(self, result: Committed) -> None:
+        """Take over what a change has made durable."""
+        if result.volume is not None:
+            self.take(result.volume)
+        self.on_committed(result)
+
+    def _removed(self, volume: Volume) -> None:
+        """Nothing of it runs any more."""
+        if volume.removed is not None:
+            removed, volume.removed = volume.removed, None
+            removed()
+            return
+        self.erase(volume)
+
+    def erase(self, volume: Volume) -> None:
+        """Forget a volume that is no more."""
+        self._index(volume, present=False)
+        self._all.pop(volume.wwn, None)
+        self._shows.pop(volume.wwn, None)
+        self._failed.pop(volume.wwn, None)
+        volume.phase = Phase.GONE
+        volume.tell("it was deleted")
+        self.gone(volume)
+
+    def _settle(self, volume: Volume) -> None:
+        """All is as it should be."""
+        if volume.pause is not Pause.RUNNING:
+            paused_s = self.courier.now_s - volume.held_s
+            self.courier.log(f"volume {volume.name}: goes on after {paused_s:.3f} s")
+        volume.pauses(PauseEvent.RESUMED)
+        if volume.phase is not Phase.ON_LINE:
+            self.courier.log(f"volume {volume.name} is on line at {', '.join(sorted(volume.t2))}")
+        volume.happens(VolumeEvent.SETTLE)
+        volume.create, volume.step = False, ""
+        self.changed(volume)
+        volume.tell("")
+
+
+def _fail_legs(report: LegsLost) -> Make:
+    return lambda epoch: FailLegs(epoch=epoch, volume=report.volume, legs=report.legs)
