@@ -81,7 +81,7 @@ async def _drive(unit: LogicalUnit, task: Task, steps: Steps) -> Response | None
                     case Exclusive():
                         storage = await held.enter_async_context(unit.device.hold(step.lba, step.blocks))
                     case Attend():
-                        await step.work()
+                        await _attended(task, step)
                     case PassThrough():
                         assert unit.passer is not None
                         step.answer = await unit.passer.send(step)
@@ -91,6 +91,22 @@ async def _drive(unit: LogicalUnit, task: Task, steps: Steps) -> Response | None
                 go_on = partial(steps.throw, failure)
             else:
                 go_on = partial(steps.send, runs)
+
+
+async def _attended(task: Task, step: Attend) -> None:
+    """Wait for something, or until the command is aborted: no disk is at work that would have to be waited for."""
+    work = asyncio.ensure_future(step.work())
+
+    def stop() -> None:
+        work.cancel()
+
+    task.watch(stop)
+    try:
+        await asyncio.wait([work])
+    finally:
+        stop()
+    if not work.cancelled():
+        work.result()
 
 
 async def _in_turn(unit: LogicalUnit, task: Task, steps: Steps) -> Response | None:

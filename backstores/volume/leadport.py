@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+import errno
+from collections.abc import Sequence
+from typing import Final, Protocol
 
-from backstores.block import BlockError, Busy, WriteFailed
+from backstores.block import Busy, WriteFailed
 from backstores.errors import TiergateError
+from backstores.iscsi.initiator.outcome import CommandFailed
 from backstores.scsi.lead import Free, Hold, Return, Wanted, free_parameters, hold_parameters
-from backstores.scsi.model import Response, Status
-from backstores.scsi.sense import codes_of
+
+LOST: Final = frozenset({errno.ENOTCONN, errno.ENODEV})
+"""No answer; or the lead unit is not there any more."""
 
 
 class LeadLost(TiergateError):
@@ -35,41 +38,40 @@ class LeadPort(Protocol):
         """
 
 
-Send = Callable[[bytes, bytes], Awaitable[Response]]
-"""Send a CDB with its data to the lead unit: by one session, once. A ``TiergateError`` means that it is lost."""
+class Target(Protocol):
+    """The target with the lead unit; ``backstores.iscsi.initiator.target`` has one."""
+
+    async def execute(
+        self, lun: int, cdb: bytes, data_in_bytes: int = 0, data_out: bytes = b"", *, repeatable: bool = True
+    ) -> object:
+        """Run one command; raises CommandFailed."""
 
 
 class RemoteLead:
     """A ``LeadPort`` by the vendor specific commands of a lead unit."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, target: Target, lun: int) -> None:
+        self._target = target
+        self._lun = lun
 
     async def hold(self, wanted: Wanted, returns: Sequence[Return]) -> None:
         parameters = hold_parameters(wanted, returns)
-        answer = await self._sent(Hold.build(parameter_bytes=len(parameters)), parameters)
-        if answer.status is not Status.GOOD:
-            raise _refusal(answer, wanted.lba)
+        try:
+            await self._send(Hold.build(parameter_bytes=len(parameters)), parameters)
+        except CommandFailed as error:
+            if error.errno in LOST:
+                raise LeadLost(f"the lead does not answer: {error}") from error
+            if error.errno == errno.EBUSY:
+                raise Busy(f"the lead is held, or has given too many ranges: {error}", wanted.lba) from error
+            raise WriteFailed(f"the lead does not grant the range: {error}", wanted.lba) from error
 
     async def free(self, returns: Sequence[Return]) -> None:
         parameters = free_parameters(returns)
-        answer = await self._sent(Free.build(parameter_bytes=len(parameters)), parameters)
-        if answer.status is not Status.GOOD:
-            raise LeadLost(f"the lead does not take ranges back: {_described(answer)}")
-
-    async def _sent(self, cdb: bytes, parameters: bytes) -> Response:
         try:
-            return await self._send(cdb, parameters)
-        except TiergateError as error:
-            raise LeadLost(f"the lead does not answer: {error}") from error
+            await self._send(Free.build(parameter_bytes=len(parameters)), parameters)
+        except CommandFailed as error:
+            raise LeadLost(f"the lead does not take ranges back: {error}") from error
 
-
-def _refusal(answer: Response, lba: int) -> BlockError:
-    if answer.status in (Status.BUSY, Status.TASK_SET_FULL):
-        return Busy("the lead is held, or has too many ranges to give", lba)
-    return WriteFailed(f"the lead does not grant the range: {_described(answer)}", lba)
-
-
-def _described(answer: Response) -> str:
-    key, asc, ascq = codes_of(answer.sense)
-    return f"{answer.status.name.lower()}, sense {key:x}/{asc:02x}/{ascq:02x}"
+    async def _send(self, cdb: bytes, parameters: bytes) -> None:
+        # Repeated by another path, a HOLD could be granted twice.
+        await self._target.execute(self._lun, cdb, data_out=parameters, repeatable=False)
