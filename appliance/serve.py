@@ -29,6 +29,7 @@ from appliance.mic.views import untold
 from appliance.naming import parse_susid, parse_target_name
 from appliance.notify import READY, STOPPING, Notifier
 from appliance.portals import PortalAddress, parse_portals
+from appliance.processes.system import is_system
 from appliance.sp import StorageProcessor
 from backstores.engine.engine import Engine
 from backstores.engine.polling import PollingSelector
@@ -55,7 +56,11 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until a signal ends it, and give the exit status."""
+    """Run until a signal ends it, and give the exit status. A system of several storage processors has its own."""
+    if is_system(argv):
+        from appliance.processes import roles, system  # all that its processes import, before the first is forked
+
+        return system.main(argv, roles.works())
     options = parse(argv)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 from appliance.processes.roster import Effect, Finish, Fork, Post, Roster, Sign, Signal
 from appliance.processes.title import end_with, set_title
@@ -60,21 +60,30 @@ class Role:
     watches: bool = False
 
 
-class Teller(Protocol):
-    """Whom the supervisor tells of what people want to know."""
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What is done again and again, to show that the supervisor lives."""
 
-    def __call__(self, name: str, text: str) -> None:
-        """A process has become ready."""
+    interval_s: float
+    beat: Callable[[], None]
 
 
 class Supervisor:
-    """``run`` it once. ``tell_ready`` hears of every process that becomes ready."""
+    """``run`` it once. ``tell_ready`` is given name and text of every process that becomes ready."""
 
-    def __init__(self, roles: Sequence[Role], tell_ready: Teller, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        tell_ready: Callable[[str, str], None],
+        pulse: Pulse | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._roles = {role.post.name: role for role in roles}
         self._roster = Roster([role.post for role in roles])
         self._tell_ready = tell_ready
         self._clock = clock
+        self._pulse = pulse
+        self._beat_s = clock()
         self._selector = selectors.DefaultSelector()
         self._lines: dict[str, socket.socket] = {}
         self._pids: dict[str, int] = {}
@@ -108,9 +117,13 @@ class Supervisor:
         return self._status
 
     def _wait(self) -> None:
-        due_s = self._roster.next_s()
-        timeout_s = None if due_s is None else max(0.0, due_s - self._clock())
-        for key, _ in self._selector.select(timeout_s):
+        now_s = self._clock()
+        if self._pulse is not None and now_s >= self._beat_s:
+            self._pulse.beat()
+            self._beat_s = now_s + self._pulse.interval_s
+        dates = [self._roster.next_s(), None if self._pulse is None else self._beat_s]
+        due_s = min((date for date in dates if date is not None), default=None)
+        for key, _ in self._selector.select(None if due_s is None else max(0.0, due_s - now_s)):
             key.data()
 
     def _hear_signals(self, woken: socket.socket) -> None:

@@ -15,11 +15,9 @@ from appliance.processor.internal import InternalTarget
 from appliance.processor.names import tier_initiator
 from appliance.processor.remotes import Remotes
 from backstores.errors import UsageError
-from backstores.iscsi.initiator.outcome import CommandFailed, ConnectionLost
 from backstores.scsi.lead import LeadUnit, lead_wwn
-from backstores.scsi.model import Response, Status
 from backstores.volume.lead import Lead
-from backstores.volume.leadport import RemoteLead, Send
+from backstores.volume.leadport import RemoteLead
 from backstores.wwn import Wwn
 
 
@@ -65,20 +63,4 @@ class Leads:
             raise UsageError(f"volume {made.volume} is to be followed, and nobody leads it")
         wwn = lead_wwn(made.volume)
         await self._remotes.discover(made.lead, {wwn})
-        return RemoteLead(self._sender(made.lead.sp, self._remotes.lun(made.lead.sp, wwn)))
-
-    def _sender(self, sp: str, lun: int) -> Send:
-        target = self._remotes.target(sp)
-
-        async def send(cdb: bytes, data: bytes) -> Response:
-            try:
-                await target.execute(lun, cdb, data_out=data, repeatable=False)
-            except ConnectionLost:
-                raise
-            except CommandFailed as error:
-                if not error.sense:
-                    return Response(Status.BUSY)
-                return Response(Status.CHECK_CONDITION, bytes(error.sense))
-            return Response()
-
-        return send
+        return RemoteLead(self._remotes.target(made.lead.sp), self._remotes.lun(made.lead.sp, wwn))

@@ -92,6 +92,7 @@ class _Asked:
 
     make: Make
     then: Then
+    alu: str | None = None  # a path: the master must reach this one first
 
 
 @dataclass(slots=True)
@@ -286,8 +287,8 @@ class Mastership:
                 return
         if self.state is MasterState.COLLECTING:
             self._move(MasterEvent.COLLECTED)
-            self._serve()
         self._catch_up()
+        self._serve()
 
     def _failed(self, answer: Answer) -> bool:
         if isinstance(answer, Done):
@@ -350,17 +351,20 @@ class Mastership:
         else:
             self._waiting.append(then)
 
-    def ask(self, make: Make, then: Then) -> None:
-        """Have the master make a change; wait for one if there is none."""
-        self._asked.append(_Asked(make, then))
+    def ask(self, make: Make, then: Then, alu: str | None = None) -> None:
+        """Have the master make a change; wait for one if there is none, or until it reaches an ALU (a path)."""
+        self._asked.append(_Asked(make, then, alu))
         self._serve()
 
     def _serve(self) -> None:
         waiting, self._waiting = self._waiting, []
         for then in waiting:
             self.when_ready(then)
-        while self.ready and self._asked:
-            self._order(self._asked.popleft())
+        if self.ready:
+            able = [asked for asked in self._asked if asked.alu not in self._late]
+            self._asked = deque(asked for asked in self._asked if asked.alu in self._late)
+            for asked in able:
+                self._order(asked)
 
     def _order(self, asked: _Asked) -> None:
         assert self.master is not None

@@ -1,8 +1,8 @@
 """Which storage processors there are, and how they are.
 
 Silence means that a process has died, or sleeps, or can't be reached: the mastership moves at once, for epochs keep
-it from doing harm should it wake (M5). What it serves is not taken from it before its death is certain, or its silence
-has become long: it may be serving hosts, and it holds the locks of its ALUs.
+it from doing harm should it wake (M5). What it serves is not taken from it before its death is certain, for it may be
+serving hosts, with a tree that others would leave behind. If it stays silent, the supervisor is asked to end it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from appliance.control.orders import Report, Scan, Welcome, WhoIsThere
 from appliance.control.reports import Beat, Done, FromSp, Hello, RunsPart, Scanned
 from appliance.control.values import Found, SpState, T1Runs, T2Runs
 from appliance.vcm.courier import Answer, Courier, Lost
-from appliance.vcm.vocabulary import Site
+from appliance.vcm.vocabulary import Fence, Site
 
 SILENT_S: Final = 2.0
-GONE_S: Final = 10.0
+FENCE_S: Final = 10.0
 
 
 class PeerEvent(enum.StrEnum):
@@ -49,7 +49,7 @@ TRANSITIONS: Final[Mapping[SpState, Mapping[PeerEvent, SpState]]] = {
     SpState.SILENT: {
         PeerEvent.HELLO: SpState.STARTING,
         PeerEvent.HEARD: SpState.AT_WORK,
-        PeerEvent.LONG_SILENCE: SpState.GONE,
+        PeerEvent.LONG_SILENCE: SpState.SILENT,
         PeerEvent.DEATH: SpState.GONE,
     },
     SpState.GONE: {PeerEvent.HELLO: SpState.STARTING, PeerEvent.DEATH: SpState.GONE},
@@ -71,6 +71,7 @@ class Peer:
     incarnation: int = 0
     hello: Hello | None = None
     heard_s: float = 0.0
+    fence_s: float = 0.0  # when it is ended, if it stays silent
     load: float = 0.0
     epoch: int = 0
     master_epoch: int = 0  # it is the MVSP in this epoch, as far as anybody knows
@@ -227,15 +228,23 @@ class Peers:
         """Look who has been silent for too long."""
         for peer in list(self._all.values()):
             silence_s = now_s - peer.heard_s
-            if peer.state is SpState.SILENT and silence_s >= GONE_S:
-                self._leave(peer, PeerEvent.LONG_SILENCE, f"not heard of for {silence_s:.0f} s")
+            if peer.state is SpState.SILENT and now_s >= peer.fence_s:
+                self._fence(peer, silence_s)
             elif peer.state is SpState.STARTING and silence_s >= SILENT_S:
                 self._leave(peer, PeerEvent.SILENCE, "fell silent while it started")
             elif peer.state is SpState.AT_WORK and silence_s >= SILENT_S:
                 self._move(peer, PeerEvent.SILENCE)
+                peer.fence_s = peer.heard_s + FENCE_S
                 self._courier.log(f"{peer.name} is silent", serious=True)
                 self._notices.changed(peer)
                 self._notices.silent(peer)
+
+    def _fence(self, peer: Peer, silence_s: float) -> None:
+        """Have the process ended; again after a while, should the supervisor not have heard of it."""
+        self._move(peer, PeerEvent.LONG_SILENCE)
+        peer.fence_s = self._courier.now_s + FENCE_S
+        self._courier.log(f"{peer.name} was not heard of for {silence_s:.0f} s: it is ended", serious=True)
+        self._courier.effects.append(Fence(peer.name, peer.incarnation))
 
     def died(self, name: str, incarnation: int) -> None:
         """Take note that a process has ended; its successor may have said hello already."""

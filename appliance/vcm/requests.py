@@ -174,7 +174,7 @@ class Requests:
             self._end(asking, alu=status)
 
         make: Make = lambda epoch: Claim(epoch=epoch, path=request.path, force=request.force)  # noqa: E731
-        self._of_master(asking, make, claimed)
+        self._of_master(asking, make, claimed, request.path)
 
     def _detach(self, asking: Asking, request: Detach) -> None:
         """Have the GS set go on without an ALU, and close it."""
@@ -215,8 +215,8 @@ class Requests:
 
         self.mastership.ask(lambda epoch: Reform(epoch=epoch), answered)
 
-    def _of_master(self, asking: Asking, make: Make, then: Callable[[Committed], None]) -> None:
-        """Ask the MVSP for a change."""
+    def _of_master(self, asking: Asking, make: Make, then: Callable[[Committed], None], alu: str | None = None) -> None:
+        """Ask the MVSP for a change, once it reaches an ALU (a path)."""
 
         def answered(answer: OrderAnswer) -> None:
             if isinstance(answer, Done) and isinstance(answer.result, Committed):
@@ -225,7 +225,7 @@ class Requests:
             else:
                 self._end_by(asking, answer)
 
-        self.mastership.ask(make, answered)
+        self.mastership.ask(make, answered, alu)
 
     def _end_by(self, asking: Asking, answer: OrderAnswer) -> None:
         if isinstance(answer, Done):

@@ -68,7 +68,18 @@ class Log:
     serious: bool = False
 
 
-Effect = Tell | TellMic | Log
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """End this storage processor's process for certain, and say ``SpDied``: it has been silent for too long.
+
+    It may only sleep, or be cut off from here; what it serves must not be served elsewhere before it is dead.
+    """
+
+    sp: str
+    incarnation: int
+
+
+Effect = Tell | TellMic | Log | Fence
 
 
 @dataclass(frozen=True, slots=True)

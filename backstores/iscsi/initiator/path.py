@@ -45,18 +45,22 @@ class Owner(Protocol):
 
 
 class Path:
-    """One way to a target. ``usable``: it can carry commands; ``gone``: fields of LUNs that are somebody else's."""
+    """One way to a target. ``usable``: it can carry commands; ``gone``: fields of LUNs that are somebody else's.
+
+    ``carried`` is its owner's: the session has had commands.
+    """
 
     def __init__(
         self, owner: Owner, endpoint: Endpoint, identity: Identity, patience: Patience, buffer: ReceiveBuffer
     ) -> None:
         self.endpoint = endpoint
+        self.identity = identity
         self.session: Session | None = None
         self.usable = False
+        self.carried = False
         self.gone: frozenset[int] = frozenset()
         self.error: ProtocolError | CommandFailed | None = None  # why it is not usable
         self._owner = owner
-        self._identity = identity
         self._patience = patience
         self._buffer = buffer
         self._news = asyncio.Event()
@@ -77,7 +81,7 @@ class Path:
 
     def renew(self, chap: Credentials) -> None:
         """Prove ourselves with this from the next login on."""
-        self._identity = replace(self._identity, chap=chap)
+        self.identity = replace(self.identity, chap=chap)
 
     def doubt(self) -> None:
         """Look again who the units are before anything else is sent."""
@@ -106,7 +110,7 @@ class Path:
             try:
                 self.session = await connect(
                     self.endpoint,
-                    self._identity,
+                    self.identity,
                     patience=self._patience,
                     buffer=self._buffer,
                     ended=self._ended,

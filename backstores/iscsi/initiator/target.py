@@ -1,12 +1,14 @@
 """A target over several paths: an active one that carries commands, and standbys that are logged in and listened to.
 
-Commands that a dying path leaves unanswered go again by another: to read or write the same data once more does no
-harm, under three conditions:
+Commands that a dying path leaves unanswered go again by another. To write the same data once more does harm if the
+first time comes last, after newer data; so before anything is repeated, nothing of the dead path may be left on its way:
 
-- the dead path is reset before anything is repeated (``transport``), so that nothing of it leaves us any more;
+- the path is reset (``transport``): what our kernel has not delivered, it forgets;
+- it is *fenced*: a login by another path, with the dead one's ISID, makes the target end the old session (RFC 7143,
+  6.3.5) and listen no more to what a network may still hold. That needs portals of one portal group, which those of a
+  storage processor are; a target that has a group for each portal treats it as one more session;
 - the other path has found the units to be who they are taken for (``path``);
-- what the target had received by the dead path, it carries out before what comes later and meets the same blocks.
-  This one is the target's duty.
+- what the target has begun, it carries out before what comes later and meets the same blocks. This is its duty.
 
 What may not be repeated (``Task.repeatable``) ends lost instead. With no path left commands wait, and each is lost
 when its time is over.
@@ -15,25 +17,28 @@ when its time is over.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from backstores.errors import UsageError
+from backstores.errors import ProtocolError, UsageError
 from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.login import Identity
-from backstores.iscsi.initiator.outcome import GONE, Verdict, tells, verdict_of
+from backstores.iscsi.initiator.outcome import GONE, CommandFailed, Verdict, tells, verdict_of
 from backstores.iscsi.initiator.path import Path
 from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.questions import identify, list_luns
-from backstores.iscsi.initiator.session import DEFAULT_PATIENCE, Endpoint, run
+from backstores.iscsi.initiator.session import DEFAULT_PATIENCE, Endpoint, connect, run
 from backstores.iscsi.initiator.tasks import Task
 from backstores.iscsi.transport import ReceiveBuffer
 from backstores.scsi.lun import decode, encode
 from backstores.scsi.model import Status
 from backstores.scsi.sense import Condition
 from backstores.wwn import Wwn
+
+log = logging.getLogger(__name__)
 
 MOST_TRIES: Final = 1000  # of one command; its deadline comes first unless a target plays with us
 LONGEST_BUSY_S: Final = 1.0
@@ -95,7 +100,10 @@ class RemoteTarget:
             Path(self, endpoint, replace(identity, isid=_isid(identity.isid, number)), patience, shared)
             for number, endpoint in enumerate(endpoints)
         ]
-        self._active = self._paths[0]
+        self._carrier: Path | None = None  # the path that carries commands
+        self._suspects: list[Path] = []  # died with commands under way, and may still have some on the way
+        self._fence: asyncio.Task[None] | None = None
+        self._buffer = shared
         self._patience = patience
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -115,7 +123,7 @@ class RemoteTarget:
         self._open = True
         for path in self._paths:
             path.start()
-        while not any(path.usable for path in self._paths):
+        while self._carrier is None:
             errors = [path.error for path in self._paths if path.error is not None]
             if len(errors) == len(self._paths):
                 await self.close()
@@ -126,6 +134,8 @@ class RemoteTarget:
     async def close(self) -> None:
         """Log out by all paths; commands that have not ended are lost."""
         self._open = False
+        if self._fence is not None:
+            self._fence.cancel()
         await asyncio.gather(*(path.stop() for path in self._paths))
         if self._timer is not None:
             self._timer.cancel()
@@ -135,7 +145,7 @@ class RemoteTarget:
     def paths(self) -> list[PathStatus]:
         """List the paths."""
         return [
-            PathStatus(path.endpoint, path.usable, path is self._active, "" if path.usable else str(path.error or ""))
+            PathStatus(path.endpoint, path.usable, path is self._carrier, "" if path.usable else str(path.error or ""))
             for path in self._paths
         ]
 
@@ -145,9 +155,9 @@ class RemoteTarget:
         Raises:
             UsageError: it can't.
         """
-        if not 0 <= number < len(self._paths) or not self._paths[number].usable:
+        if not 0 <= number < len(self._paths) or not self._paths[number].usable or self._carrier is None:
             raise UsageError(f"path {number} of {len(self._paths)} is not up; prefer one that is")
-        self._active = self._paths[number]
+        self._carry(self._paths[number])
 
     def renew(self, chap: Credentials) -> None:
         """Prove ourselves with this from the next login on; sessions that run go on."""
@@ -156,20 +166,57 @@ class RemoteTarget:
 
     def went_up(self, path: Path) -> None:
         """Hear that a path can carry commands."""
-        if not self._active.usable:
-            self._active = path
-        waiting, self._waiting = self._waiting, deque()
-        for task in waiting:
-            self._dispatch(task)
+        if path in self._suspects:
+            self._suspects.remove(path)  # its login has ended its old session
+        if self._carrier is path or (self._carrier is None and not self._suspects):
+            self._carry(path)
+        elif self._carrier is None:
+            self._fence_by(path)
         self._moved.set()
         self._on_event(PathUp(self._paths.index(path)))
 
     def went_down(self, path: Path, reason: str) -> None:
         """Hear that a path can't carry commands any more, or that it could not be made to."""
-        if path is self._active:
-            self._active = next((other for other in self._paths if other.usable), path)
+        if path.carried:
+            path.carried = False
+            self._suspects.append(path)
+            self._carrier = None
+            other = next((other for other in self._paths if other.usable), None)
+            if other is not None:
+                self._fence_by(other)
         self._moved.set()
         self._on_event(PathDown(self._paths.index(path), reason))
+
+    def _carry(self, path: Path) -> None:
+        """Have a path carry commands, those first that have waited for one."""
+        self._carrier = path
+        path.carried = True
+        waiting, self._waiting = self._waiting, deque()
+        for task in waiting:
+            self._dispatch(task)
+
+    def _fence_by(self, path: Path) -> None:
+        if self._fence is None or self._fence.done():
+            self._fence = asyncio.create_task(self._end_suspects(path), name=f"fence by {path.endpoint}")
+
+    async def _end_suspects(self, path: Path) -> None:
+        """Make the target end the sessions of paths that have died; then this one carries commands."""
+        wait_s = self._patience.first_wait_s
+        while self._suspects and path.usable:
+            suspect = self._suspects[0]
+            try:
+                session = await connect(path.endpoint, suspect.identity, patience=self._patience, buffer=self._buffer)
+                await session.close()
+            except (ProtocolError, CommandFailed) as error:
+                log.warning("can't end the session of %s by %s: %s", suspect.endpoint, path.endpoint, error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, self._patience.last_wait_s)
+            else:
+                if suspect in self._suspects:
+                    self._suspects.remove(suspect)
+        if path.usable and self._carrier is None:
+            self._carry(path)
+            self._moved.set()
 
     # Commands
 
@@ -180,9 +227,8 @@ class RemoteTarget:
 
     def flush(self) -> None:
         """Send what was submitted at once, instead of at the end of this turn of the event loop."""
-        session = self._active.session
-        if session is not None:
-            session.flush()
+        if self._carrier is not None and self._carrier.session is not None:
+            self._carrier.session.flush()
 
     async def execute(
         self, lun: int, cdb: bytes, data_in_bytes: int = 0, data_out: bytes = b"", *, repeatable: bool = True
@@ -223,8 +269,8 @@ class RemoteTarget:
                 path.doubt()
 
     def _dispatch(self, task: Task) -> None:
-        path = self._active
-        if not path.usable:
+        path = self._carrier
+        if path is None or not path.usable:
             self._wait(task)
         elif path.gone and task.lun in path.gone:
             task.status, task.sense = Status.CHECK_CONDITION, GONE
