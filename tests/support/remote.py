@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -72,7 +72,7 @@ class House:
 
     async def start(self, number: int, endpoint: Endpoint | None = None) -> None:
         """Listen at one portal, anew or for the first time."""
-        portal = ListeningPortal(self, registry=self.registry, group_tag=number + 1)
+        portal = ListeningPortal(self, registry=self.registry, group_tag=1)
         await portal.start("127.0.0.1", 0 if endpoint is None else endpoint.port)
         self.portals[number : number + 1] = [portal]
 
@@ -97,11 +97,15 @@ def identity(*, mutual: bool = True, header_digest: bool = True, data_digest: bo
 
 @asynccontextmanager
 async def reached(
-    at: House, patience: Patience = QUICK, who: Identity | None = None, events: list[Event] | None = None
+    at: House | Sequence[Endpoint],
+    patience: Patience = QUICK,
+    who: Identity | None = None,
+    events: list[Event] | None = None,
 ) -> AsyncIterator[RemoteTarget]:
-    """Log in to a house by all its portals while the context lasts."""
+    """Log in to a house by all its portals, or by some endpoints, while the context lasts."""
+    endpoints = at.endpoints if isinstance(at, House) else at
     target = RemoteTarget(
-        at.endpoints, who or identity(), patience=patience, on_event=([] if events is None else events).append
+        endpoints, who or identity(), patience=patience, on_event=([] if events is None else events).append
     )
     await target.open()
     try:

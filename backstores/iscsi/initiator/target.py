@@ -1,7 +1,7 @@
 """A target over several paths: an active one that carries commands, and standbys that are logged in and listened to.
 
 Commands that a dying path leaves unanswered go again by another. To write the same data once more does harm if the
-first time comes last, after newer data; so before anything is repeated, nothing of the dead path may be left on its way:
+first time comes last, after newer data; so before anything is repeated, nothing of the dead path may be on its way:
 
 - the path is reset (``transport``): what our kernel has not delivered, it forgets;
 - it is *fenced*: a login by another path, with the dead one's ISID, makes the target end the old session (RFC 7143,
@@ -35,7 +35,7 @@ from backstores.iscsi.initiator.tasks import Task
 from backstores.iscsi.transport import ReceiveBuffer
 from backstores.scsi.lun import decode, encode
 from backstores.scsi.model import Status
-from backstores.scsi.sense import Condition
+from backstores.scsi.sense import Condition, codes_of
 from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,11 @@ log = logging.getLogger(__name__)
 MOST_TRIES: Final = 1000  # of one command; its deadline comes first unless a target plays with us
 LONGEST_BUSY_S: Final = 1.0
 CHANGES: Final = (Condition.LUNS_CHANGED, Condition.CAPACITY_CHANGED)
+DOUBTFUL: Final = frozenset(
+    condition.value[1]
+    for condition in (Condition.LUNS_CHANGED, Condition.POWER_ON_OCCURRED, Condition.MEDIUM_MAY_HAVE_CHANGED)
+)
+"""Additional sense codes of unit attentions after which a LUN may be another unit's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +269,7 @@ class RemoteTarget:
         for condition in CHANGES:
             if tells(task, condition):
                 self._on_event(UnitsChanged(decode(task.lun), condition))
-        if tells(task, Condition.LUNS_CHANGED):
+        if codes_of(task.sense)[1] in DOUBTFUL:
             for path in self._paths:
                 path.doubt()
 
