@@ -296,6 +296,25 @@ def test_cut_off_from_its_lead_it_says_by_another_session_how_it_ended() -> None
     run(scenario)
 
 
+def test_a_range_whose_grant_was_never_heard_of_is_given_back() -> None:
+    """The session ended while the answer was on its way: without that the range would wait for a fence."""
+
+    async def scenario(here: Site) -> None:
+        here.tiers.most_turns = 50
+        before = here.port.calls
+        task = asyncio.create_task(write(here.follower, 2))
+        await until(lambda: here.port.calls == before + 2)
+        here.port.lose()
+        await until(lambda: here.tiers.leads_lost == 1)
+        assert here.tiers.fences == ["sp2"]
+        here.follower.resume(lead=here.tiers.port(here.lead))
+        await task
+        await write(here.volume, 3)
+        assert here.tiers.equal
+
+    run(scenario)
+
+
 def test_a_write_that_was_cancelled_is_mended_by_the_lead() -> None:
     async def scenario(here: Site) -> None:
         gate = list(here.tiers.alus.values())[1].hold(AluOp.WRITE)
