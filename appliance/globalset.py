@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
@@ -36,6 +37,10 @@ log = logging.getLogger(__name__)
 LOSSES: Final = frozenset({Problem.LOST, Problem.UNREADABLE, Problem.DAMAGED})
 """Findings by which an ALU's objects may be older than they were, without it being a copy."""
 
+EPOCH_LASTS_S: Final = 1800.0
+"""How long an epoch lasts while the appliance runs. A copy of an ALU that is older than this is told from its original,
+even if power fails and the copy takes the original's place; one that is younger can't be."""
+
 
 class ReadOnlyError(TiergateError):
     """A change was refused, because it could not be told from one that another appliance makes elsewhere."""
@@ -53,14 +58,14 @@ class AluFence:
         """The highest epoch that the ALU has seen; none, once it can't be read any more."""
         return self.alu.metadata.epoch if self.alu.owned else 0
 
-    async def fence(self, epoch: int) -> None:
+    async def fence(self, epoch: int, own: int | None = None) -> None:
         """Raise it. An ALU that can't be read again afterwards is not used any more.
 
         Raises:
             TiergateError: it is higher already, or the ALU does not answer.
         """
         try:
-            await self.alu.metadata.fence(epoch)
+            await self.alu.metadata.fence(epoch, own)
         except TiergateError:
             await self.inventory.look_again(self.alu)
             raise
@@ -73,9 +78,11 @@ class AluFence:
 class GlobalSet:
     """The set over the ALUs of an inventory. It also keeps what belongs to legacy ALUs: a ``RecordStore``."""
 
-    def __init__(self, engine: Engine, inventory: Inventory) -> None:
+    def __init__(self, engine: Engine, inventory: Inventory, now_s: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._inventory = inventory
+        self._now_s = now_s
+        self._renewed_s = now_s()
         self._store = GsStore()
         self._told = ""
 
@@ -144,6 +151,8 @@ class GlobalSet:
         """Look after the set while nobody asks for anything; what is wrong is logged once."""
         try:
             await self.ready()
+            if self._now_s() - self._renewed_s >= EPOCH_LASTS_S:
+                await self.renew()
         except ReadOnlyError:
             return  # told
         except TiergateError as error:  # such as a roster that has outgrown its room: the next look may find it mended
@@ -168,10 +177,22 @@ class GlobalSet:
         """Note at a clean stop how old the objects on each ALU are: what has older ones at the next start is a copy."""
         entries = [self._entry(alu) for alu in self._inventory if alu.wwn in self._store.disks]
         image = self._store.image
-        if not self._store.held or image is None or set(entries) <= set(image.roster):
-            return
+        if self._store.held and image is not None and not set(entries) <= set(image.roster):
+            await self._try(self._store.change(entries))
+
+    async def renew(self) -> None:
+        """Take a new epoch, and note how old the objects on each ALU are: copies made before this are known as such."""
+        self._renewed_s = self._now_s()
+        for alu in self._inventory:
+            if alu.wwn in self._store.disks:
+                self._store.disks[alu.wwn].generation = alu.metadata.generation
+        if self._store.held:
+            await self._try(self._store.renew())
+
+    async def _try(self, change: Awaitable[None]) -> None:
+        """Make a change that is no more than a note: where it can't be made, that is told."""
         try:
-            await self._store.change(entries)
+            await change
         except BelowMajorityError as error:
             self._tell(error)
 

@@ -120,7 +120,7 @@ class StorageProcessor:
         finally:
             await self._volumes.close()
             await self._legacy.close()
-            await self._gs.seal()
+            await self._gs.renew()
 
     async def _clean(self) -> None:
         while True:

@@ -50,8 +50,8 @@ class Fence(Protocol):
     def epoch(self) -> int:
         """The highest epoch that the ALU has seen."""
 
-    async def fence(self, epoch: int) -> object:
-        """Raise it.
+    async def fence(self, epoch: int, own: int | None = None) -> object:
+        """Raise it. ``own``: only if nobody has since we raised it to this.
 
         Raises:
             FencedError: it is higher already.
@@ -114,6 +114,7 @@ class GsStore:
         self.stale: dict[Wwn, str] = {}
         self.error: BelowMajorityError | None = None  # why nothing may be changed
         self._generation = 0  # the highest that was tried in this epoch
+        self._taken = 0  # the epoch by which ALUs were taken over from whoever had them; later ones only renew it
         self._least_epoch = 0
         self._now_ns: Final = now_ns
         self._changing = asyncio.Lock()
@@ -184,6 +185,21 @@ class GsStore:
             self._require_held()
             await self._change(seen, legacy)
 
+    async def renew(self) -> None:
+        """Take a new epoch: a copy of an ALU that was made before this is an older one from now on.
+
+        Unlike a start it takes no ALU over from anybody: where another writer has come, that is refused as ever.
+
+        Raises:
+            BelowMajorityError: too few members took it; ``tend`` goes on with it when they can.
+        """
+        async with self._changing:
+            image = self._require_held()
+            self.epoch += 1  # some have it now, and refuse the older one
+            fenced = {entry.alu: entry for entry in await self._fence(self.disks.values(), self.epoch)}
+            self._require_votes(image, fenced.keys())
+            await self._change(fenced.values())
+
     async def tend(self) -> None:
         """Ask the members whether they still agree, and mend the set: what a change of the configuration begins with.
 
@@ -229,6 +245,8 @@ class GsStore:
         choice = gsquorum.choose([disk.look for disk in found.values()])
         self.stale = {alu: why for alu, why in self.stale.items() if alu not in found} | dict(choice.stale)
         self.disks = {alu: disk for alu, disk in found.items() if alu not in choice.stale}
+        for disk in self.disks.values():
+            disk.fenced = None  # whoever may have had it: it is taken over
         return choice
 
     async def _form(self, image: GsImage, epoch: int) -> None:
@@ -236,11 +254,12 @@ class GsStore:
         members = gsquorum.next_members((), self._candidates())
         self._generation = image.generation
         await self._commit(image, epoch, members=members, before=())
-        self.epoch, self.held = epoch, True
+        self.epoch, self._taken, self.held = epoch, epoch, True
         await self._change(await self._fence(self.disks.values(), epoch))
 
     async def _claim(self, image: GsImage, epoch: int) -> None:
         """Fence first: the epoch is ours only with a majority that refuses all others."""
+        self._taken = epoch
         fenced = {entry.alu: entry for entry in await self._fence(self.disks.values(), epoch)}
         self._require_votes(image, fenced.keys())
         self.epoch, self.held, self._generation = epoch, True, image.generation
@@ -251,7 +270,7 @@ class GsStore:
 
         async def fence(disk: GsDisk) -> None:
             try:
-                await disk.fence.fence(epoch)
+                await disk.fence.fence(epoch, self._taken if disk.fenced is None else disk.fenced)
                 disk.fenced = epoch
             except TiergateError as error:
                 disk.trouble = str(error)

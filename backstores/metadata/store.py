@@ -188,8 +188,10 @@ class AluMetadata:
             table = await answer(self._storage, laying.table_before(found, self.size_bytes))
             await self._lay_out(laying.migrate(found, table, self.size_bytes, now_ns, epoch), self._susid)
 
-    async def fence(self, epoch: int) -> tuple[Finding, ...]:
+    async def fence(self, epoch: int, own: int | None = None) -> tuple[Finding, ...]:
         """Take the ALU over, and read again what it holds: no older writer changes that any more.
+
+        ``own``: the epoch by which it has been taken over here before; then it is refused if another has come since.
 
         Copies of label and MDR directory that are not as they should be are written again. What was found wrong is
         given back, those copies included.
@@ -200,7 +202,7 @@ class AluMetadata:
         """
         async with self._alone():
             self._untaken = True
-            held, choice = await self._admitted(epoch)
+            held, choice = await self._admitted(epoch if own is None else own)
             self._held = held
             if held.directory.epoch < epoch or choice.findings:
                 fenced = mdr.renewed(replace(held.directory, epoch=epoch), held.directory, self._now_ns())

@@ -20,10 +20,11 @@ from backstores.errors import TiergateError
 from backstores.metadata.layout import GS_BOOT
 from backstores.objects import MIB, AnyObject
 from backstores.wwn import Wwn
-from tests.support.memory_alus import Disks, MemoryEngine, fill, image_of
+from tests.support.memory_alus import Disks, MemoryEngine, blank_disks, fill, image_of
 
 SUSID = "gs-tests"
 DATA = b"gs!!" * 128
+SIX = tuple(f"a{number}" for number in range(6))
 
 
 @asynccontextmanager
@@ -114,3 +115,16 @@ async def write_and_read(sp: StorageProcessor, volume: Wwn) -> None:
 def states(sp: StorageProcessor) -> dict[str, str]:
     """Give the state of each ALU by its path."""
     return {status.path: str(status.state) for status in sp.alus()}
+
+
+def members(sp: StorageProcessor) -> set[str]:
+    """Name the members of the set by their paths."""
+    return {member.path for member in sp.global_set().members}
+
+
+async def made(folder: Path, *paths: str) -> Disks:
+    """Make ALUs that an appliance has claimed, with a volume on the first, and stop it."""
+    disks = blank_disks(*paths)
+    async with running(folder, disks) as sp:
+        await create(sp, "v", paths[0])
+    return disks

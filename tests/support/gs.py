@@ -87,8 +87,8 @@ class StoredFence:
     def __post_init__(self) -> None:
         self.epoch = epoch_on(self.storage.image)
 
-    async def fence(self, epoch: int) -> None:
-        async with self.writing(epoch):
+    async def fence(self, epoch: int, own: int | None = None) -> None:
+        async with self.writing(epoch if own is None else own):
             await self.storage.write(FENCE, epoch.to_bytes(8, "little").ljust(4096, b"\0"))
             await self.storage.flush()
             self.epoch = epoch

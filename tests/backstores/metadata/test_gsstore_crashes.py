@@ -36,6 +36,10 @@ async def start(store: GsStore, disks: Disks, dice: random.Random) -> None:
     await started(disks, disks.images, dice)
 
 
+async def renew(store: GsStore, disks: Disks, dice: random.Random) -> None:
+    await store.renew()
+
+
 async def reform(store: GsStore, disks: Disks, dice: random.Random) -> None:
     await store.reform()
 
@@ -50,6 +54,7 @@ CHANGES: dict[str, Change] = {
     "new-member": admit,
     "detach": release,
     "start": start,
+    "new-epoch": renew,
     "reform": reform,
     "repair": mend,
 }
@@ -82,7 +87,7 @@ async def recover(disks: Disks, images: Images) -> GsStore:
     return store
 
 
-@pytest.mark.parametrize("what", cases(CHANGES, slow=["new-member", "detach", "reform", "repair"]))
+@pytest.mark.parametrize("what", cases(CHANGES, slow=["new-member", "detach", "new-epoch", "reform", "repair"]))
 def test_a_crash_of_all_members_at_once(what: Change) -> None:
     """M6: at every write of any of them; recovery is cut as well, and starts again."""
 

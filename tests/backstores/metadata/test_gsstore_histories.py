@@ -68,7 +68,7 @@ class History:
         before = store.image
         self.number += 1
         try:
-            match self.dice.randrange(6):
+            match self.dice.randrange(7):
                 case 0 if away:
                     await store.admit(self.disks.disk(self.dice.choice(away), self.dice))
                 case 1 if len(present) > 1:
@@ -81,6 +81,10 @@ class History:
                     for name in present:
                         self.disks.storages[name].fail_after = self.dice.choice([None, *range(6)])
                     await store.change(legacy=record(self.number))
+                case 4:
+                    for name in present:
+                        self.disks.storages[name].fail_after = self.dice.choice([None, None, *range(6)])
+                    await store.renew()
                 case _:
                     await store.change(legacy=record(self.number))
                     assert recorded(store.image) == self.number
