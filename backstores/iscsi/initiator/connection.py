@@ -300,9 +300,10 @@ class Connection:
         self._put(LoginRequest, text, isid=self._identity.isid, **fields)
 
     def _login_response(self, pdu: LoginResponse, text: bytes) -> None:
-        if self._login.rounds == 1:
-            self.serials.exp_stat_sn = pdu.stat_sn  # the target's choice, told by its first response
-        self.serials.status(pdu.stat_sn)
+        if not pdu.status:  # else it means nothing (11.13.4)
+            if self._login.rounds == 1:
+                self.serials.exp_stat_sn = pdu.stat_sn  # the target's choice, told by its first response
+            self.serials.status(pdu.stat_sn)
         request = self._login.step(pdu, text)
         if request is not None:
             self._say_login(request)

@@ -59,8 +59,9 @@ def accept(name: str, offered: str, answered: str) -> Value:
         return key.default
     match key.kind:
         case Kind.LIST:
-            if answered == offered:
-                return answered
+            if answered != offered:
+                raise OfferError(f"the target has no {name}={offered}")
+            return answered
         case Kind.AND | Kind.OR:
             # AND can only take away from a Yes, OR from a No (6.2.2): what ends a negotiation never goes against us.
             fixed = "No" if key.kind is Kind.AND else "Yes"

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from typing import Final
 
 from backstores.errors import UsageError
 from backstores.iscsi.access import Credentials
@@ -21,7 +22,8 @@ from backstores.iscsi.chap import (
 )
 
 Pairs = list[tuple[str, str]]
-_STRONGEST_FIRST = (7, 8, 6, 5)
+_PREFERRED: Final = (8, 6, 5, 7)
+"""The strongest first; but SHA-256 last, since tgt (1.0.85) takes it and then has no room for the answer."""
 
 
 class ChapProof:
@@ -43,7 +45,7 @@ class ChapProof:
 
     def offer(self) -> Pairs:
         """Say which algorithms we know."""
-        return [("CHAP_A", ",".join(map(str, _STRONGEST_FIRST)))]
+        return [("CHAP_A", ",".join(map(str, _PREFERRED)))]
 
     def answer(self, pairs: Mapping[str, str]) -> Pairs:
         """Answer the target's challenge, and challenge it if it shall prove itself.

@@ -127,6 +127,7 @@ def test_the_target_begins_with_the_stat_sn_it_likes(first: int) -> None:
     ("fields", "words"),
     [
         pytest.param({"status": 0x0201}, "CHAP name or secret", id="refused"),
+        pytest.param({"status": 0x0201, "stat_sn": 0}, "CHAP name or secret", id="refused, without a StatSN"),
         pytest.param({"status": 0x0101}, "moved", id="moved"),
         pytest.param({"status": 0x7777}, "0x7777", id="a status that is none"),
         pytest.param({"isid": b"other1"}, "another login", id="another ISID"),
