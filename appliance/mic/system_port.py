@@ -54,6 +54,8 @@ ASK_AGAIN_S: Final = 2.0
 AT_ONCE: Final = 64
 """Questions under way; more would only wait at the VCM."""
 
+STOPPED: Final = Answer(number=0, error="the system stops: look at it again when it runs")
+
 MicLink = Link[FromMic, ToMic]
 StopProcess = Callable[[str, bool], None]
 
@@ -104,6 +106,7 @@ class SystemPort:
         self._attached: dict[str, Attach] = {}
         self._locations: dict[Wwn, Show] = {}
         self._started = False
+        self._stopped = False
 
     # The link
 
@@ -188,6 +191,8 @@ class SystemPort:
         async with self._places:
             question = Question(Ask(number=next(self._numbers), request=request))
             self._questions[question.ask.number] = question
+            if self._stopped:
+                question.answer.set_result(STOPPED)
             try:
                 while not question.answer.done():
                     self._send(question.ask)
@@ -198,6 +203,13 @@ class SystemPort:
         if answer.error:
             raise UsageError(answer.error) if answer.usage else FailedError(answer.error)
         return answer
+
+    def stop(self) -> None:
+        """Answer what is asked still: there will be nobody to ask any more."""
+        self._stopped = True
+        for question in self._questions.values():
+            if not question.answer.done():
+                question.answer.set_result(STOPPED)
 
     # What the management asks for
 

@@ -217,6 +217,7 @@ async def _mic(settings: Settings, child: Child, ended: asyncio.Event) -> None:
         try:
             await _until(ended, tasks[0])
         finally:
+            port.stop()
             await _stopped(*tasks)
     finally:
         await server.close()

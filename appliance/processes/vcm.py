@@ -21,6 +21,10 @@ from appliance.vcm.vocabulary import Effect, Input, Log, MicSaid, SpDied, SpSaid
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
+
+MOST_STEP_S: Final = 0.5
+"""How far time goes on between two ticks: while this process could hear nobody, nobody was silent."""
+
 MIC: Final = "mic"
 
 VcmHub = Hub[ToSp | ToMic, FromSp | FromMic]
@@ -69,9 +73,12 @@ class Vcm:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        now_s = last_s = loop.time()
         while True:
-            self._step(Tick(loop.time()))
+            self._step(Tick(now_s))
             await asyncio.sleep(TICK_S)
+            now_s += min(MOST_STEP_S, loop.time() - last_s)
+            last_s = loop.time()
 
     def _step(self, event: Input) -> None:
         for effect in self._core.step(event):

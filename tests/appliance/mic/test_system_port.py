@@ -260,3 +260,18 @@ def test_a_blade_is_failed_by_stopping_its_processes() -> None:
             assert vcm.asked == [Fault(part="link:sp1/int1", failed=True)]
 
     asyncio.run(scenario())
+
+
+def test_what_is_asked_when_the_system_stops_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        vcm = ScriptedVcm(deaf=1000)
+        async with port(vcm) as mic:
+            asking = asyncio.create_task(mic.attach("/a0"))
+            await vcm.until(lambda: bool(vcm.asked))
+            mic.stop()
+            with pytest.raises(FailedError, match="the system stops"):
+                await asking
+            with pytest.raises(FailedError, match="the system stops"):
+                await mic.detach("/a0")
+
+    asyncio.run(scenario())
