@@ -102,16 +102,16 @@ class Mvsm:
             return self._fail(order)
         return Do(order)
 
-    def close(self, order: MasterOrder, outcome: Outcome) -> Reply | Refuse:
-        """Take note of what came of an order, and say what to answer."""
+    def close(self, order: MasterOrder, outcome: Outcome, seen: int) -> Reply | Refuse:
+        """Take note of what came of an order, and say what to answer, having seen this epoch."""
         if outcome.image is not None:
             self._compare(outcome.image)
         if isinstance(outcome, Failed):
             if outcome.fenced_by:
                 self._move(MvsmEvent.REPLACE)
             return Refuse(outcome.reason, outcome.usage, outcome.fenced_by)
-        if self.epoch != order.epoch:  # replaced meanwhile: what was written was written before that
-            return Refuse(f"epoch {order.epoch} is past: {self.epoch} was seen", epoch=self.epoch)
+        if self.epoch != order.epoch or self.state is MvsmState.DORMANT:  # what was written was written before that
+            return Refuse(f"epoch {order.epoch} is past: this master was replaced", epoch=max(seen, self.epoch))
         if isinstance(outcome.result, Taken):
             self._move(MvsmEvent.TAKE)
             self.epoch = outcome.result.epoch
@@ -138,10 +138,9 @@ class Mvsm:
         )
 
     def _compare(self, found: Sequence[VolumeImage]) -> None:
-        """Take over a system image that was collected anew."""
-        new = {image.objects[0].wwn: image for image in found}
-        gone = {wwn: None for wwn, image in self._image.items() if image is not None and wwn not in new}
-        for wwn, image in {**new, **gone}.items():
+        """Take over a system image that was collected anew. What is not in it may be on ALUs that are away."""
+        for image in found:
+            wwn = image.objects[0].wwn
             if image != self._image.get(wwn):
                 self._changed(wwn, image)
 
@@ -155,7 +154,7 @@ class Mvsm:
         """Answer a commit that an earlier master, or an earlier VCM, has brought to its end."""
         image = self._image.get(order.volume)
         if order.change is Change.DELETE:
-            return Reply(Committed()) if image is None else None
+            return Reply(Committed()) if image is None and order.volume in self._image else None
         if image is None or set(order.objects) - set(image.objects):
             return None
         return Reply(Committed(volume=image))

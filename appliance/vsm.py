@@ -286,7 +286,7 @@ class Vsm:
     def _close(self, order: Order, outcome: Outcome) -> Reply | Refuse:
         """Take note of what came of an order."""
         if isinstance(order, MasterOrder):
-            answer = self.mvsm.close(order, outcome)
+            answer = self.mvsm.close(order, outcome, self.epoch)
             self.epoch = max(self.epoch, self.mvsm.epoch)
             return answer
         if isinstance(outcome, Failed):

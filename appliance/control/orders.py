@@ -47,7 +47,10 @@ class BeMaster(Message, frozen=True):
 
 
 class Admit(Message, frozen=True):
-    """Reach these ALUs, directly or through the storage processors that have them open (step 512)."""
+    """Reach these ALUs, directly or through the storage processors that have them open (step 512).
+
+    Answer: ``Opened``, with those that can't be reached; ``Taken``, if the GS set could not be taken up without them.
+    """
 
     epoch: Count
     alus: tuple[AluAt, ...]
@@ -75,7 +78,10 @@ class Change(enum.StrEnum):
 
 
 class Commit(Message, frozen=True):
-    """Make a volume's objects durable, or a tombstone of them (step 815). Answer: ``Committed``."""
+    """Make a volume's objects durable, or a tombstone of them (step 815). Answer: ``Committed``.
+
+    ``objects`` is the tree; of a volume to be deleted the one that is known, for the MVSP may not have seen its ALUs.
+    """
 
     epoch: Count
     change: Change

@@ -73,8 +73,10 @@ class CoherencyManager:
         )
         self.requests = Requests(self.courier, self.picture, self.peers, self.alus, self.mastership, self.volumes)
 
-    def step(self, event: Input) -> list[Effect]:
-        """Take what came in; give what is to be done, in this order."""
+    def step(self, event: Input, now_s: float | None = None) -> list[Effect]:
+        """Take what came in; give what is to be done, in this order. ``now_s``: if it is later than the last tick."""
+        if now_s is not None:
+            self.courier.now_s = now_s
         match event:
             case SpSaid(message):
                 self._heard(message)

@@ -112,7 +112,7 @@ class Mastership:
     wanted: bool = False  # the MIC has told all ALUs, or a master was found
     _highest: int = 0
     _cursor: int = 0
-    _round: int = 0  # counts elections: answers to an earlier one are void
+    round: int = 0  # counts masterships: answers to an earlier one are void
     _following: set[str] = field(default_factory=set)
     _followed: set[str] = field(default_factory=set)
     _late: dict[str, Alu] = field(default_factory=dict)
@@ -125,6 +125,12 @@ class Mastership:
     def ready(self) -> bool:
         """Whether changes are carried out."""
         return self.state is MasterState.READY
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the master sees every ALU there is: what it does not know of is not there."""
+        present = all(self.peers.at_work(peer.name) for peer in self.peers)
+        return self.ready and present and not self._late and all(alu.opener for alu in self.alus)
 
     def _move(self, event: MasterEvent) -> None:
         self.state = TRANSITIONS[self.state][event]
@@ -154,9 +160,9 @@ class Mastership:
 
     def _go_on_with(self, peer: Peer, epoch: int) -> None:
         self.master, self.epoch, self._cursor = peer.name, epoch, 0
-        self._round += 1
-        self._followed = {one.name for one in self.peers if self.peers.at_work(one.name)}
-        self._late.clear()
+        self.round += 1
+        self._followed.clear()
+        self._late = {alu.path: alu for alu in self.alus}  # which of them it reaches, only its last VCM knew
         self._move(MasterEvent.FOUND)
         self._collect()
 
@@ -172,7 +178,7 @@ class Mastership:
         self.master, self._cursor = chosen.name, 0
         self._highest += 1
         self.epoch = self._highest
-        self._round += 1
+        self.round += 1
         self._late.clear()
         self._followed.clear()
         self._following = {name for name in self.peers.names_at_work() if self.alus.count(name) or name == chosen.name}
@@ -189,12 +195,12 @@ class Mastership:
 
     def _of_this_round(self, then: Then) -> Then:
         """Let answers through as long as the same master is wanted; one that knows a higher epoch ends that."""
-        number = self._round
+        number = self.round
 
         def check(answer: Answer) -> None:
             epoch = answer.epoch if isinstance(answer, Refused) else 0
             self._highest = max(self._highest, epoch)
-            if number != self._round:
+            if number != self.round:
                 return
             if epoch > self.epoch:
                 self.lose(f"epoch {self.epoch} is past: {epoch} was seen")
@@ -259,16 +265,20 @@ class Mastership:
         if isinstance(answer, Done) and isinstance(answer.result, Opened):
             for found in answer.result.refused:
                 self.courier.log(f"the mvsp can't reach alu {found.path}: {found.trouble}", serious=True)
+        self._take(answer)
         self._admit(parts)
+
+    def _take(self, answer: Answer) -> None:
+        """Take note of the epoch in which the GS set was taken up."""
+        if isinstance(answer, Done) and isinstance(answer.result, Taken):
+            self.epoch = answer.result.epoch
+            self._highest = max(self._highest, self.epoch)
+            self.on_gs(answer.result.gs)
 
     def _taken(self, answer: Answer) -> None:
         if self._failed(answer):
             return
-        assert isinstance(answer, Done)
-        if isinstance(answer.result, Taken):
-            self.epoch = answer.result.epoch
-            self._highest = max(self._highest, self.epoch)
-            self.on_gs(answer.result.gs)
+        self._take(answer)
         self._move(MasterEvent.TAKEN)
         self._collect()
 
@@ -304,7 +314,7 @@ class Mastership:
         assert self.master is not None
         self.peers[self.master].master_epoch = 0
         self.wanted = True
-        self._round += 1
+        self.round += 1
         self._asked = deque([*self._given.values(), *self._asked])
         self._given.clear()
         self.master = None

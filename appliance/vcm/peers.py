@@ -2,7 +2,8 @@
 
 Silence means that a process has died, or sleeps, or can't be reached: the mastership moves at once, for epochs keep
 it from doing harm should it wake (M5). What it serves is not taken from it before its death is certain, for it may be
-serving hosts, with a tree that others would leave behind. If it stays silent, the supervisor is asked to end it.
+serving hosts, with a tree that others would leave behind. If it stays silent, the supervisor is asked to end it. The
+same is done with one that a VCM which has started anew should hear of, and does not: what it runs nobody knows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from appliance.vcm.vocabulary import Fence, Site
 
 SILENT_S: Final = 2.0
 FENCE_S: Final = 10.0
+EXPECT_S: Final = 5.0
+"""How long a storage processor may be silent, until it is ended, and how long one may be expected."""
 
 
 class PeerEvent(enum.StrEnum):
@@ -34,11 +37,15 @@ class PeerEvent(enum.StrEnum):
 
 
 TRANSITIONS: Final[Mapping[SpState, Mapping[PeerEvent, SpState]]] = {
-    SpState.EXPECTED: {PeerEvent.HELLO: SpState.STARTING, PeerEvent.DEATH: SpState.GONE},
+    SpState.EXPECTED: {
+        PeerEvent.HELLO: SpState.STARTING,
+        PeerEvent.LONG_SILENCE: SpState.EXPECTED,
+        PeerEvent.DEATH: SpState.GONE,
+    },
     SpState.STARTING: {
         PeerEvent.HELLO: SpState.STARTING,
         PeerEvent.READY: SpState.AT_WORK,
-        PeerEvent.SILENCE: SpState.GONE,
+        PeerEvent.SILENCE: SpState.EXPECTED,
         PeerEvent.DEATH: SpState.GONE,
     },
     SpState.AT_WORK: {
@@ -57,6 +64,9 @@ TRANSITIONS: Final[Mapping[SpState, Mapping[PeerEvent, SpState]]] = {
 
 HAS_INSTANCES: Final = frozenset({SpState.AT_WORK, SpState.SILENT})
 """In these states what a storage processor runs is known, and counts."""
+
+UNKNOWN: Final = frozenset({SpState.EXPECTED, SpState.GONE})
+"""In these it has to say hello first."""
 
 TOLD: Final = HAS_INSTANCES | {SpState.STARTING}
 """In these states it has been welcomed."""
@@ -86,6 +96,11 @@ class Peer:
         return self.hello.internal_portals if self.hello else ()
 
     @property
+    def runs(self) -> int:
+        """How many instances it said that it runs, when it said hello."""
+        return self.hello.runs if self.hello else 0
+
+    @property
     def host_portals(self) -> tuple[str, ...]:
         """Where hosts log in."""
         return self.hello.host_portals if self.hello else ()
@@ -113,6 +128,7 @@ class Peers:
         self._site = site
         self._notices = notices
         self._all = {name: Peer(name) for name in site.sps}
+        self._begun = False
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._all.values())
@@ -127,6 +143,19 @@ class Peers:
     def counts(self, name: str) -> bool:
         """Whether what it runs counts."""
         return name in self._all and self._all[name].state in HAS_INSTANCES
+
+    def expecting(self) -> bool:
+        """Whether there may be instances that nobody has told of yet."""
+        return any(
+            peer.state is SpState.EXPECTED or (peer.state is SpState.STARTING and peer.runs)
+            for peer in self._all.values()
+        )
+
+    def expect(self, name: str) -> None:
+        """Take note that there is, or was, a storage processor of this name: others know it."""
+        if name not in self._all:
+            now_s = self._courier.now_s
+            self._all[name] = Peer(name, heard_s=now_s, fence_s=now_s + EXPECT_S)
 
     def names_at_work(self) -> list[str]:
         """List those at work, by name."""
@@ -147,7 +176,7 @@ class Peers:
             if peer is None or message.incarnation >= peer.incarnation:
                 self._courier.tell(message.sp, WhoIsThere(), message.incarnation)
             return False
-        if peer.state is SpState.GONE:
+        if peer.state in UNKNOWN:
             self._courier.tell(message.sp, WhoIsThere(), message.incarnation)
             return False
         self._heard(peer)
@@ -226,12 +255,18 @@ class Peers:
 
     def tick(self, now_s: float) -> None:
         """Look who has been silent for too long."""
+        if not self._begun:
+            self._begun = True
+            for peer in self._all.values():
+                peer.heard_s, peer.fence_s = now_s, now_s + EXPECT_S
         for peer in list(self._all.values()):
             silence_s = now_s - peer.heard_s
-            if peer.state is SpState.SILENT and now_s >= peer.fence_s:
+            if peer.state in (SpState.EXPECTED, SpState.SILENT) and now_s >= peer.fence_s:
                 self._fence(peer, silence_s)
             elif peer.state is SpState.STARTING and silence_s >= SILENT_S:
-                self._leave(peer, PeerEvent.SILENCE, "fell silent while it started")
+                self._move(peer, PeerEvent.SILENCE)
+                peer.fence_s = now_s + EXPECT_S
+                self._notices.changed(peer)
             elif peer.state is SpState.AT_WORK and silence_s >= SILENT_S:
                 self._move(peer, PeerEvent.SILENCE)
                 peer.fence_s = peer.heard_s + FENCE_S
@@ -253,10 +288,8 @@ class Peers:
             self._leave(peer, PeerEvent.DEATH, "its process has ended")
 
     def _leave(self, peer: Peer, event: PeerEvent, why: str) -> None:
-        known = peer.state in HAS_INSTANCES
         self._move(peer, event)
         self._courier.log(f"{peer.name} is gone: {why}", serious=True)
         self._courier.lose(peer.name, f"{peer.name} is gone: {why}")
         self._notices.changed(peer)
-        if known:
-            self._notices.gone(peer)
+        self._notices.gone(peer)

@@ -314,12 +314,13 @@ class Requests:
                 self._end(asking, error=error)
                 return
             assert not isinstance(answer, Lost)
-            volume.removing = False
-            self.volumes.look_at(volume)
+            self.volumes.keep(volume, answer.reason, removed)
             self._end(asking, error=error or answer.reason, usage=not error and answer.usage)
 
         def removed() -> None:
-            make: Make = lambda epoch: Commit(epoch=epoch, change=Kind.DELETE, volume=volume.wwn)  # noqa: E731
+            make: Make = lambda epoch: Commit(  # noqa: E731
+                epoch=epoch, change=Kind.DELETE, volume=volume.wwn, objects=volume.objects
+            )
             self.mastership.ask(make, erased)
 
         volume.removing, volume.removed = True, removed

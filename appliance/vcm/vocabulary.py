@@ -73,6 +73,7 @@ class Fence:
     """End this storage processor's process for certain, and say ``SpDied``: it has been silent for too long.
 
     It may only sleep, or be cut off from here; what it serves must not be served elsewhere before it is dead.
+    ``incarnation`` is 0 for whichever process there is; if there is none, it is dead.
     """
 
     sp: str

@@ -143,10 +143,12 @@ class Volume:
     placement: Placement | Unplaced | None = None
     t1: dict[str, T1Runs] = field(default_factory=dict)
     t2: dict[str, T2Runs] = field(default_factory=dict)
+    seen: int = 0  # the mastership whose master had it in its image
     linked: set[tuple[str, str]] = field(default_factory=set)
     generation: int = 0
     create: bool = False
     removing: bool = False
+    erasing: bool = False  # the MVSP has been asked to take it off the ALUs
     change: Change | None = None
     removed: Callable[[], None] | None = None  # told that nothing runs any more
     settled: list[Callable[[str], None]] = field(default_factory=list)  # told that all is well, or what is not

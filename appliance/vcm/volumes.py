@@ -99,6 +99,8 @@ class Volumes:
         """Take over what a storage processor runs; volumes may want it that could do without so far."""
         for first in peer.t1:
             self.know(first.volume).runs(peer.name, first)
+            for name in first.shown_to:
+                self.peers.expect(name)
         for second in peer.t2:
             self.know(second.volume).runs(peer.name, second)
         self.look_at_all()
@@ -127,6 +129,9 @@ class Volumes:
     def take(self, image: VolumeImage) -> Volume:
         """Take over the tree of a volume as the MVSP has it."""
         volume = self.know(image.objects[0].wwn)
+        volume.seen = self.mastership.round
+        if image.reason and volume.image is not None and not volume.image.reason:
+            return volume  # this MVSP does not see all of it: what its predecessor saw is no older
         if volume.image != image:
             self._index(volume, present=False)
             volume.image = image
@@ -188,6 +193,8 @@ class Volumes:
 
     def work(self) -> None:
         """Look at all that may have changed, until nothing more can be ordered now."""
+        if self.peers.expecting():
+            return  # what runs there may be in the way of what would be ordered here
         while self._dirty:
             wwn = next(iter(self._dirty))
             del self._dirty[wwn]
@@ -196,12 +203,12 @@ class Volumes:
 
     def _advance(self, volume: Volume) -> None:
         """Order the next stage of a volume, unless something is under way."""
-        if volume.outstanding or volume.failure or volume.pause is Pause.COMMITTING:
+        if volume.outstanding or volume.failure or volume.erasing or volume.pause is Pause.COMMITTING:
             return
         if volume.image is None and not volume.removing:
-            if not (self.mastership.ready and self.located):
+            if not (self.located and self.mastership.sees_all):
                 return
-            volume.removing = True  # the ALUs know nothing of it: it was deleted while nobody looked
+            volume.removing = True  # no ALU knows of it: it was deleted while nobody looked
         self._place(volume)
         if isinstance(volume.placement, Unplaced) and volume.change is None:
             volume.tell(volume.placement.reason)
@@ -328,6 +335,7 @@ class Volumes:
 
     def _change(self, volume: Volume, change: Change) -> None:
         """All is held: have the MVSP make the tree another (step 1508)."""
+        self._begin_pause(volume)
         volume.pauses(PauseEvent.HELD)
         volume.pauses(PauseEvent.COMMIT)
         self.courier.log(f"volume {volume.name}: {Step.CHANGE}: {change.what}")
@@ -356,9 +364,21 @@ class Volumes:
         """Nothing of it runs any more."""
         if volume.removed is not None:
             removed, volume.removed = volume.removed, None
+            volume.erasing = True
             removed()
             return
         self.erase(volume)
+
+    def keep(self, volume: Volume, reason: str, again: Callable[[], None]) -> None:
+        """A volume could not be taken off the ALUs: bring it back, if the MVSP knows it.
+
+        Else an earlier one may have deleted it without being heard: nothing is served that may be gone. ``again``
+        asks once more.
+        """
+        volume.erasing = False
+        volume.removing = volume.seen != self.mastership.round
+        volume.removed = again if volume.removing else None
+        self._fail(volume, f"it could not be deleted: {reason}")
 
     def erase(self, volume: Volume) -> None:
         """Forget a volume that is no more."""
