@@ -93,6 +93,11 @@ def _localized(command: Command, name: str, text: str) -> str:
     return LOCALIZERS[kind](text) if kind in LOCALIZERS else text
 
 
+def _located(text: str) -> str:
+    """Make a path absolute; a URL is."""
+    return text if values.is_remote(text) else _absolute(text)
+
+
 def _absolute(text: str) -> str:
     if not text:
         raise CommandError("a path is empty")
@@ -118,4 +123,8 @@ def _read_file(text: str) -> bytes:
         return file.read(LINE_LIMIT)
 
 
-LOCALIZERS: Final[Mapping[Kind | None, Callable[[str], str]]] = {values.PATH: _absolute, values.DOCUMENT: _content}
+LOCALIZERS: Final[Mapping[Kind | None, Callable[[str], str]]] = {
+    values.PATH: _absolute,
+    values.LOCATION: _located,
+    values.DOCUMENT: _content,
+}

@@ -20,6 +20,7 @@ from appliance.mic.settings import AluSetting
 from appliance.mic.state import ManagementState, find, refuse_duplicate, with_item, without
 from appliance.mic.values import human_size, parse_name
 from appliance.mic.views import AluView, Outcome
+from backstores.alu.url import is_url
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import PartitionObject
 from backstores.wwn import Wwn
@@ -257,8 +258,10 @@ def default_name(path: str) -> str:
     """Name an ALU after its file: ``/srv/disk0.img`` is ``disk0``.
 
     Raises:
-        UsageError: the file's name makes no name.
+        UsageError: the file's name makes no name, or it is no file.
     """
+    if is_url(path):
+        raise UsageError("a unit of a target has no name of its own; choose one with name=")
     try:
         return parse_name(PurePosixPath(path).stem)
     except UsageError as error:

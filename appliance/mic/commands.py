@@ -131,7 +131,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "open a file or block device to make volumes on; a blank one is claimed",
         lambda m: m.alus.attach,
         (
-            _required("path", values.PATH, "the file or block device"),
+            _required("path", values.LOCATION, "the file, block device, or unit of an iSCSI target"),
             _optional("size", values.SIZE, "make the file, this large, if it is not there"),
             _optional("name", values.NAME, "its name here; the file's name without its ending otherwise"),
             _optional("legacy", values.YES_NO, "never write to it: a volume is all of it, with the data it has", "no"),

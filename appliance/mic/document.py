@@ -136,7 +136,7 @@ def _texts(document: Document) -> list[Check]:
     checks: list[Check] = []
     for alu in document.alus:
         checks += [
-            ("alu", alu.name, "path", values.parse_path, alu.path),
+            ("alu", alu.name, "path", values.parse_location, alu.path),
             ("alu", alu.name, "size", values.parse_size, alu.size),
         ]
     for pool in document.pools:

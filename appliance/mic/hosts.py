@@ -7,10 +7,10 @@ import asyncio
 import msgspec
 
 from appliance.messages import HostDefinition
-from appliance.mic.chap import read_secret
 from appliance.mic.state import ManagementState, refuse_duplicate, with_item, without
 from appliance.mic.views import HostView, Outcome
 from backstores.errors import UsageError
+from backstores.secretfile import read_secret
 from backstores.wwn import short
 
 OPEN_PATTERN = "*"

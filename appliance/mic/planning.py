@@ -16,7 +16,6 @@ from typing import Final
 from appliance.messages import HostDefinition, VolumeStatus
 from appliance.mic import values
 from appliance.mic.alus import Alus
-from appliance.mic.chap import check_secret, read_secret
 from appliance.mic.document import AluEntry, Document, HostEntry, PoolEntry, VolumeEntry, size_in
 from appliance.mic.hosts import check_chap
 from appliance.mic.settings import PoolSetting
@@ -25,6 +24,7 @@ from appliance.mic.views import Outcome, untold
 from appliance.mic.volumes import Volumes
 from backstores.errors import UsageError
 from backstores.metadata.legacy import WHOLE_LAYOUTS
+from backstores.secretfile import check_secret, read_secret
 
 _YES_NO: Final = {True: "yes", False: "no"}
 
@@ -109,12 +109,12 @@ class Planner:
                 yield Step((f"attach alu {entry.name} at {entry.path}{how}",), partial(self._attach, entry, size))
                 continue
             _same("alu", entry.name, "legacy", _YES_NO[there.legacy], _YES_NO[entry.legacy], "detach it first")
-            _same("alu", entry.name, "path", there.path, values.parse_path(entry.path), "detach it first")
+            _same("alu", entry.name, "path", there.path, values.parse_location(entry.path), "detach it first")
             if size is not None and there.size is not None:
                 _same("alu", entry.name, "size", size_in(there.size), size, "its size can't be changed")
 
     async def _attach(self, entry: AluEntry, size: int | None) -> Outcome:
-        return await self._alus.attach(values.parse_path(entry.path), size, entry.name, entry.legacy, force=False)
+        return await self._alus.attach(values.parse_location(entry.path), size, entry.name, entry.legacy, force=False)
 
     def _detached_alu_steps(self) -> Iterator[Step]:
         for entry in self._surplus(self._present.alus, self._wanted.alus):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
+from backstores.alu.url import is_url, parse_url
 from backstores.errors import UsageError
 
 LARGEST_BYTES: Final = (1 << 63) - 1
@@ -120,6 +121,19 @@ def parse_path(text: str) -> str:
     return str(PurePosixPath(text))
 
 
+def is_remote(text: str) -> bool:
+    """Tell the URL of a unit of an iSCSI target from a path."""
+    return is_url(text)
+
+
+def parse_location(text: str) -> str:
+    """Read where an ALU is: the path of a file or device, or the URL of a unit of an iSCSI target."""
+    if not is_remote(text):
+        return parse_path(text)
+    parse_url(text)
+    return text
+
+
 def parse_count(text: str) -> int:
     """Read a small number of things."""
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) > 0):
@@ -208,6 +222,9 @@ SIZE: Final = Kind("SIZE", "bytes, or a number with K, M, G, T, P or E: 10G", pa
 YES_NO: Final = Kind("yes|no", "yes or no", parse_yes_no, choices=("yes", "no"))
 NAME: Final = Kind("NAME", "letters, digits, '-', '_', '.'", parse_name)
 PATH: Final = Kind("PATH", "a file or a block device", parse_path)
+LOCATION: Final = Kind(
+    "PATH", "a file, a block device, or iscsi://[USER@]HOST[:PORT]/TARGET/LUN[?secret-file=PATH]", parse_location
+)
 COUNT: Final = Kind("NUMBER", "a number from 1", parse_count)
 LUN: Final = Kind("LUN", f"a number from 0 to {LARGEST_LUN}", parse_lun)
 IQN: Final = Kind("IQN", "an iSCSI name; * and ? are wildcards", parse_iscsi_pattern)

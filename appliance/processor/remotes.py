@@ -20,9 +20,9 @@ from backstores.alu.remote import RemoteLun, open_remote
 from backstores.engine.engine import Engine
 from backstores.errors import UsageError
 from backstores.iscsi.access import Credentials
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.patience import Patience
-from backstores.iscsi.initiator.session import Endpoint
 from backstores.iscsi.initiator.target import RemoteTarget
 from backstores.wwn import Wwn, short
 
@@ -115,6 +115,16 @@ class Remotes:
     def lun(self, sp: str, wwn: Wwn) -> int:
         """Give the LUN of something that was discovered."""
         return self._peers[sp].luns[wwn]
+
+    def is_up(self, sp: str) -> bool:
+        """Whether a storage processor that was reached can be reached now."""
+        return any(path.up for path in self._peers[sp].target.paths())
+
+    def hurry(self, sp: str, wwn: Wwn, on: bool) -> None:
+        """Have commands to something fail at once while no path is up, or wait for one again."""
+        peer = self._peers.get(sp)
+        if peer is not None and wwn in peer.luns:
+            peer.target.hurry(peer.luns[wwn], on)
 
     async def close(self) -> None:
         """Log out everywhere."""

@@ -48,8 +48,12 @@ Done = Callable[[int], None]
 """Hears how a transfer has ended: 0, or an errno."""
 
 
-async def open_remote(target: RemoteTarget, lun: int, path: str, wwn: Wwn | None = None) -> RemoteLun:
-    """Open a unit of a target; with ``wwn`` it must be the one of that name, now and whenever a path comes back.
+async def open_remote(
+    target: RemoteTarget, lun: int, path: str, wwn: Wwn | None = None, kind: type[RemoteLun] | None = None
+) -> RemoteLun:
+    """Open a unit of a target; with ``wwn`` it must be the one of that name. It stays the same unit from here on.
+
+    ``kind``: what to make of it, if it is no plain ``RemoteLun``.
 
     Raises:
         UsageError: it is another one, or no whole number of pages long.
@@ -63,7 +67,7 @@ async def open_remote(target: RemoteTarget, lun: int, path: str, wwn: Wwn | None
         raise UsageError(f"{path} has {facts.size_bytes} bytes; an ALU has {PAGE_BYTES} at least")
     if name is not None:
         target.expect(lun, name)
-    return RemoteLun(target, lun, facts, path, name)
+    return (kind or RemoteLun)(target, lun, facts, path, name)
 
 
 class RemoteLun(AluDriver, Transfers):
@@ -95,6 +99,10 @@ class RemoteLun(AluDriver, Transfers):
         if not self.closed:
             self.closed = True
             self._target.forget(self._lun)
+
+    def hurry(self, on: bool) -> None:
+        """Fail at once while no path is up, or wait for one again: whoever holds a volume may know another way."""
+        self._target.hurry(self._lun, on)
 
     # The hot path
 

@@ -18,12 +18,15 @@ from functools import partial
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
+from backstores.alu.array import open_array
 from backstores.alu.base import AluDriver, AluError, AluOp, ByteRun, Transfers
 from backstores.alu.descriptor import DescriptorDriver
 from backstores.alu.opening import open_alu
 from backstores.alu.untouched import open_guard, open_writable
+from backstores.alu.url import is_url
 from backstores.engine.bounce import BUFFER_BYTES, BouncePool, after, gather, scatter
 from backstores.engine.choice import BackendChoice, make_backend
+from backstores.errors import UsageError
 
 VIEWS_LIMIT: Final = 1024  # IOV_MAX of Linux: so many views go in one system call
 DEPTH: Final = 128  # operations of one ALU under way: one that hangs must not use up what all share
@@ -55,11 +58,17 @@ class Engine:
     async def open(
         self, path: str, *, size_bytes: int | None = None, grow: bool = False, direct: bool | None = None
     ) -> AluDriver:
-        """Open an ALU without holding the event loop up; see ``open_alu``.
+        """Open an ALU without holding the event loop up; see ``open_alu``, and ``open_array`` for URLs.
 
         Raises:
             UsageError: the path can't be used as asked; nothing has changed.
         """
+        if is_url(path):
+            if size_bytes is not None or grow or direct:
+                raise UsageError("a unit of a target has the size it has, and no page cache here; leave these out")
+            driver = await open_array(path)
+            self._lane(driver)
+            return driver
         return await self._take_on(partial(open_alu, path, size_bytes=size_bytes, grow=grow, direct=direct))
 
     async def open_guard(self, path: str) -> DescriptorDriver:

@@ -20,9 +20,9 @@ from backstores.alu.remote import RemoteLun, open_remote
 from backstores.engine.choice import BackendChoice
 from backstores.engine.engine import Engine
 from backstores.iscsi.access import Credentials
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity, LoginFailed
 from backstores.iscsi.initiator.offers import OfferError
-from backstores.iscsi.initiator.session import Endpoint
 from backstores.iscsi.initiator.target import RemoteTarget
 from tests.support.appliance import need
 from tests.support.engines import noise, view

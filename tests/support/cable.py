@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from backstores.iscsi.initiator.session import Endpoint
+from backstores.iscsi.initiator.endpoint import Endpoint
 
 CHUNK_BYTES = 65536
 

@@ -19,9 +19,10 @@ from appliance.portals import PortalAddress
 from appliance.processor.hands import AllHands, Place
 from appliance.vbm import VolumeRequest, build_volume
 from backstores.engine.engine import Engine
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.questions import settle_attentions
-from backstores.iscsi.initiator.session import Endpoint, Session, connect
+from backstores.iscsi.initiator.session import Session, connect
 from backstores.objects import MIB, AnyObject, MirrorObject, PartitionObject, VolumeObject
 from backstores.wwn import Wwn
 

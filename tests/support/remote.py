@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from backstores.device import MemoryDevice
 from backstores.iscsi.access import Account, Credentials, Portal, Target
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.patience import Patience
-from backstores.iscsi.initiator.session import Endpoint
 from backstores.iscsi.initiator.target import Event, RemoteTarget
 from backstores.iscsi.portal import Portal as ListeningPortal
 from backstores.iscsi.session import SessionRegistry

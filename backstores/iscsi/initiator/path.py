@@ -14,11 +14,12 @@ from typing import Protocol
 
 from backstores.errors import ProtocolError
 from backstores.iscsi.access import Credentials
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.outcome import CommandFailed, ConnectionLost
 from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.questions import identify, settle_attentions
-from backstores.iscsi.initiator.session import Endpoint, Session, connect
+from backstores.iscsi.initiator.session import Session, connect
 from backstores.iscsi.initiator.tasks import Task
 from backstores.iscsi.transport import ReceiveBuffer
 from backstores.scsi.lun import encode

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from errno import errorcode
 from typing import Final
 
 from backstores.errors import ProtocolError
 from backstores.iscsi.initiator.cdbs import READ_16, WRITE_16, pad, transfer
 from backstores.iscsi.initiator.connection import Connection, State
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.outcome import CommandFailed, ConnectionLost, errno_of
 from backstores.iscsi.initiator.patience import Patience
@@ -22,20 +22,6 @@ from backstores.scsi.lun import encode
 
 Done = Callable[[Task], None]
 DEFAULT_PATIENCE: Final = Patience()
-DEFAULT_PORT: Final = 3260
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a target is reached. ``source``: our own address on the way there, where it matters."""
-
-    address: str
-    port: int = DEFAULT_PORT
-    source: str | None = None
-
-    def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
 
 
 class Session:

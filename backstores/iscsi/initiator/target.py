@@ -25,12 +25,13 @@ from typing import Final
 
 from backstores.errors import ProtocolError, UsageError
 from backstores.iscsi.access import Credentials
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.outcome import GONE, CommandFailed, Verdict, tells, verdict_of
 from backstores.iscsi.initiator.path import Path
 from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.questions import identify, list_luns
-from backstores.iscsi.initiator.session import DEFAULT_PATIENCE, Endpoint, connect, run
+from backstores.iscsi.initiator.session import DEFAULT_PATIENCE, connect, run
 from backstores.iscsi.initiator.tasks import Task
 from backstores.iscsi.transport import ReceiveBuffer
 from backstores.scsi.lun import decode, encode
@@ -115,6 +116,7 @@ class RemoteTarget:
         self._waiting: deque[Task] = deque()  # for a path; who has waited longest is in front
         self._timer: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
+        self._hurried: set[int] = set()  # fields of LUNs whose commands wait for no path
         self._open = False
 
     # Paths
@@ -284,9 +286,21 @@ class RemoteTarget:
             assert path.session is not None
             path.session.submit(task)
 
+    def hurry(self, lun: int, on: bool = True) -> None:
+        """Lose commands of a LUN at once while no path is up, those that wait for one included; ``on`` False: wait again."""
+        field = encode(lun)
+        if not on:
+            self._hurried.discard(field)
+            return
+        self._hurried.add(field)
+        late = [task for task in self._waiting if task.lun == field]
+        self._waiting = deque(task for task in self._waiting if task.lun != field)
+        for task in late:
+            self._lose(task)
+
     def _wait(self, task: Task) -> None:
         """Keep a task until a path is up, or its time is over."""
-        if not self._open:
+        if not self._open or task.lun in self._hurried:
             self._lose(task)
             return
         self._waiting.append(task)
@@ -331,6 +345,7 @@ class RemoteTarget:
     def forget(self, lun: int) -> None:
         """Expect nobody at a LUN."""
         self.names.pop(lun, None)
+        self.hurry(lun, False)
 
 
 def _isid(first: bytes, number: int) -> bytes:

@@ -15,8 +15,9 @@ from appliance.processor.names import internal_target, tier_initiator
 from backstores.errors import ProtocolError, TiergateError
 from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.cdbs import READ_16, WRITE_16, transfer
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
-from backstores.iscsi.initiator.session import Endpoint, Session, connect
+from backstores.iscsi.initiator.session import Session, connect
 from backstores.objects import MIB
 from tests.support.processors import HOST, IQN, processors
 

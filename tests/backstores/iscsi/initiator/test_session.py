@@ -12,10 +12,11 @@ import pytest
 
 from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator import transport
+from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import LoginFailed
 from backstores.iscsi.initiator.outcome import CommandFailed, ConnectionLost
 from backstores.iscsi.initiator.patience import Patience
-from backstores.iscsi.initiator.session import Endpoint, Session, connect
+from backstores.iscsi.initiator.session import Session, connect
 from backstores.iscsi.initiator.tasks import Task
 from backstores.iscsi.transport import ReceiveBuffer
 from backstores.scsi import cdb as formats
