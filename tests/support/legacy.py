@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,11 +13,15 @@ from appliance.mic.store import open_store
 from appliance.portals import PortalAddress
 from appliance.sp import StorageProcessor
 from appliance.whole import build_whole
+from backstores.block import Op, Request
+from backstores.device import BlockDevice
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError
 from backstores.objects import AnyObject
 from backstores.wwn import Wwn
 from tests.support.engines import noise
+
+Scenario = Callable[[StorageProcessor], Awaitable[None]]
 
 SUSID = "legacy-tests"
 TARGET = "iqn.2026-11.example.tiergate:legacy"
@@ -80,3 +85,27 @@ def old_data(path: Path, size_bytes: int = ODD) -> str:
 def digest(path: Path) -> str:
     """Give what the whole of a file sums up to."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def on(folder: Path, records: MemoryRecords, scenario: Scenario, *legacy: Path) -> None:
+    """Run a scenario on a storage processor that finds these legacy ALUs."""
+
+    async def run() -> None:
+        async with storage_processor(folder, records, *legacy) as sp:
+            await scenario(sp)
+
+    asyncio.run(run())
+
+
+def device(sp: StorageProcessor, volume: Wwn) -> BlockDevice:
+    """Give what a front end sees of a volume."""
+    unit = sp._volumes.unit(volume)
+    assert unit is not None
+    return unit.device
+
+
+async def read(sp: StorageProcessor, volume: Wwn, lba: int, blocks: int = 1) -> bytes:
+    """Read blocks of a volume as a host does."""
+    content = bytearray(blocks * 512)
+    await device(sp, volume).submit(Request(Op.READ, lba, blocks, memoryview(content)))
+    return bytes(content)
