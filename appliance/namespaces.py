@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -34,22 +34,13 @@ def inside(namespace: str, work: Callable[[], T]) -> T:
     """
     if not namespace:
         return work()
-    results: list[T] = []
-    failures: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            _enter(namespace)
-            results.append(work())
-        except BaseException as failure:  # noqa: BLE001 (carried over to the caller's thread)
-            failures.append(failure)
+    def run() -> T:
+        _enter(namespace)
+        return work()
 
-    thread = threading.Thread(target=run, name=f"in namespace {namespace}")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+    with ThreadPoolExecutor(1, thread_name_prefix=f"in namespace {namespace}") as thread:
+        return thread.submit(run).result()
 
 
 def _enter(namespace: str) -> None:

@@ -18,6 +18,7 @@ from appliance.recognition import ask_blkid, names, recognize_nothing
 from backstores.engine.engine import Engine
 from backstores.errors import UsageError
 from backstores.objects import MIB
+from tests.support.appliance import TOOLS_PATH, need
 from tests.support.memory_alus import blank_disks, started
 
 SIZE = 64 * MIB
@@ -91,13 +92,6 @@ def test_without_the_program_the_table_of_signatures_counts(monkeypatch: pytest.
     assert asyncio.run(recognize_nothing("/dev/null")) == ()
 
 
-def tool(name: str) -> str:
-    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 MAKERS = {
     "ext4": (["mke2fs", "-q", "-t", "ext4"], None, "ext4 file system"),
     "gpt": (["sfdisk", "-q"], "label: gpt\nsize=10M\n", "GPT partition table"),
@@ -106,16 +100,17 @@ MAKERS = {
 }
 
 
+@need("blkid", "mke2fs", "sfdisk", "mkswap")
 @pytest.mark.parametrize(("words", "told", "found"), MAKERS.values(), ids=MAKERS)
 def test_what_the_system_makes_is_named_and_never_lost_unasked(
     words: list[str], told: str | None, found: str, tmp_path: Path
 ) -> None:
     """R2: listed with what is on it, refused by that name, claimed by force."""
-    tool("blkid")
     path = tmp_path / "disk"
     path.touch(0o600)
     os.truncate(path, SIZE)
-    subprocess.run([tool(words[0]), *words[1:], str(path)], input=told, text=True, check=True, capture_output=True)
+    found_by = {**os.environ, "PATH": TOOLS_PATH}
+    subprocess.run([*words, str(path)], input=told, text=True, check=True, capture_output=True, env=found_by)
 
     async def scenario() -> None:
         async with Engine() as engine:
@@ -148,8 +143,8 @@ def test_zeros_where_we_look_are_data_if_something_is_found(tmp_path: Path) -> N
     asyncio.run(scenario())
 
 
+@need("blkid")
 def test_data_of_an_unknown_kind_is_data(tmp_path: Path) -> None:
-    tool("blkid")
     path = tmp_path / "disk"
     path.write_bytes(b"\0" * 4096 + b"what may this be?")
     os.truncate(path, SIZE)
