@@ -3,7 +3,8 @@
 Theory of operation. A driver stands for one ALU that is open and locked. It has two faces:
 
 - ``read_now`` and ``write_now`` are called in the event loop by the hot path. They move all bytes at once
-  without waiting for a disk, or answer False and have done nothing that matters.
+  without waiting for a disk, or answer False and have done nothing that matters. ``readv_now`` and ``writev_now``
+  are the same for several buffers whose bytes follow each other on the ALU.
 - ``transfers`` is what the engine awaits. One call is *one attempt*, answered as the kernel answers: maybe
   fewer bytes than asked for, or minus an errno. The engine goes on from there, so that continuing short
   transfers and naming the first byte that failed is written once, for all drivers.
@@ -99,10 +100,10 @@ class Backend(Protocol):
 
 
 class Hand(Protocol):
-    """Writes one thing beside the caller. ``begin`` and ``end`` come in pairs; the buffer is in use between them."""
+    """Writes one thing beside the caller. ``begin`` and ``end`` come in pairs; buffers are in use between them."""
 
-    def begin(self, fd: int, data: memoryview, offset: int, flags: int) -> bool:
-        """Have ``data`` written, with the flags of pwritev2(2); False: not now."""
+    def begin(self, fd: int, parts: Sequence[memoryview], offset: int, flags: int) -> bool:
+        """Have ``parts`` written one behind the other, with the flags of pwritev2(2); False: not now."""
 
     def end(self) -> int:
         """Wait for it; answer the bytes written, or minus an errno."""
@@ -147,21 +148,23 @@ class AluDriver(Protocol):
     direct: bool  # goes past the page cache
     read_now: Callable[[int, memoryview], bool]  # (offset, into)
     write_now: Callable[[int, memoryview], bool]  # (offset, data)
-    write_beside: Callable[[Hand, int, memoryview], bool]  # as write_now, but begun only: the hand's end says the rest
+    readv_now: Callable[[int, Sequence[memoryview]], bool]  # (offset, parts of what to read into)
+    writev_now: Callable[[int, Sequence[memoryview]], bool]  # (offset, parts of the data)
+    write_beside: Callable[[Hand, int, Sequence[memoryview]], bool]  # begun only: the hand's end says the rest
     closed: bool
 
     def transfers(self, backend: Backend) -> Transfers:
         """Say who carries out what has to wait. Called once, by the engine that takes the driver on."""
 
     def close(self) -> None:
-        """Give the ALU and its lock back. ``read_now`` and ``write_now`` answer False from now on."""
+        """Give the ALU and its lock back. ``read_now`` and its like answer False from now on."""
 
 
-def never_now(offset: int, view: memoryview) -> bool:
-    """Stand in for ``read_now`` and ``write_now`` where every transfer has to wait."""
+def never_now(offset: int, what: object) -> bool:
+    """Stand in for ``read_now`` and its like where every transfer has to wait."""
     return False
 
 
-def never_beside(hand: Hand, offset: int, data: memoryview) -> bool:
+def never_beside(hand: Hand, offset: int, parts: Sequence[memoryview]) -> bool:
     """Stand in for ``write_beside`` where there is no descriptor to give to a hand, or every transfer has to wait."""
     return False

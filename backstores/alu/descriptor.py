@@ -43,7 +43,9 @@ class DescriptorDriver(AluDriver):
         self.closed = False
         self.read_now: Callable[[int, memoryview], bool] = never_now
         self.write_now: Callable[[int, memoryview], bool] = never_now
-        self.write_beside: Callable[[Hand, int, memoryview], bool] = never_beside
+        self.readv_now: Callable[[int, Sequence[memoryview]], bool] = never_now
+        self.writev_now: Callable[[int, Sequence[memoryview]], bool] = never_now
+        self.write_beside: Callable[[Hand, int, Sequence[memoryview]], bool] = never_beside
         self.start_writeback: Callable[[], bool] = lambda: False  # until an engine takes the driver on
         self._retire: Callable[[], None] = lambda: None
         if not direct:
@@ -51,7 +53,7 @@ class DescriptorDriver(AluDriver):
             if size_bytes <= budget_bytes:
                 budget_bytes = UNLIMITED  # it can't make more pages dirty than it has, however often they are written
             now = page_cache(fd, lambda: self.start_writeback(), budget_bytes)
-            self.read_now, self.write_now, self.write_beside, self._retire = now
+            self.read_now, self.write_now, self.readv_now, self.writev_now, self.write_beside, self._retire = now
         # A durable write is told of pages that were lost before it, and each open file description is told once. This
         # one is for durable writes alone, so that the next flush on the other still hears of what concerns others (D1).
         self.durable_fd = reopened(fd, direct, os.O_RDWR if writable else os.O_RDONLY)
@@ -65,7 +67,7 @@ class DescriptorDriver(AluDriver):
         if not self.closed:
             self.closed = True
             self._retire()
-            self.read_now = self.write_now = never_now
+            self.read_now = self.write_now = self.readv_now = self.writev_now = never_now
             self.write_beside = never_beside
             os.close(self.durable_fd)
             os.close(self.fd)

@@ -87,6 +87,8 @@ class MemoryDriver(AluDriver, Transfers):
         self.immediate = immediate
         self.read_now = self._read_now
         self.write_now = self._write_now
+        self.readv_now = self._readv_now
+        self.writev_now = self._writev_now
         self.write_beside = never_beside
         self.content = bytearray(size_bytes)
         self.mapped: set[int] = set()  # pages that were written
@@ -169,6 +171,19 @@ class MemoryDriver(AluDriver, Transfers):
         self.log.append(Seen(AluOp.WRITE, offset, length, now=True))
         self._store(offset, data)
         return True
+
+    def _readv_now(self, offset: int, parts: Sequence[memoryview]) -> bool:
+        joined = bytearray(sum(map(len, parts)))
+        if not self._read_now(offset, memoryview(joined)):
+            return False
+        at = 0
+        for part in parts:
+            part[:] = joined[at : at + len(part)]
+            at += len(part)
+        return True
+
+    def _writev_now(self, offset: int, parts: Sequence[memoryview]) -> bool:
+        return self._write_now(offset, memoryview(b"".join(parts)))
 
     async def readv(self, views: Sequence[memoryview], offset: int) -> int:
         answer = await self._begun(Seen(AluOp.READ, offset, sum(map(len, views))))

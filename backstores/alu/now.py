@@ -20,7 +20,7 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -44,7 +44,9 @@ class Now(NamedTuple):
 
     read: Callable[[int, memoryview], bool]
     write: Callable[[int, memoryview], bool]
-    write_beside: Callable[[Hand, int, memoryview], bool]
+    readv: Callable[[int, Sequence[memoryview]], bool]
+    writev: Callable[[int, Sequence[memoryview]], bool]
+    write_beside: Callable[[Hand, int, Sequence[memoryview]], bool]
     retire: Callable[[], None]
 
 
@@ -65,24 +67,37 @@ def page_cache(fd: int, start_writeback: Callable[[], bool], dirty_bytes: int) -
     """
     read_flags = _read_flags(fd)
     if read_flags is None:
-        return Now(never_now, never_now, never_beside, lambda: None)
-    read, cached, retire_read = _reader(fd, read_flags)
-    write, write_beside, retire_write = _writer(fd, cached, start_writeback, dirty_bytes)
+        return Now(never_now, never_now, never_now, never_now, never_beside, lambda: None)
+    read, readv, cached, retire_read = _readers(fd, read_flags)
+    write, writev, write_beside, retire_write = _writers(fd, cached, start_writeback, dirty_bytes)
 
     def retire() -> None:
         retire_read()
         retire_write()
 
-    return Now(read, write, write_beside, retire)
+    return Now(read, write, readv, writev, write_beside, retire)
 
 
-def _reader(fd: int, flags: int) -> tuple[Callable[[int, memoryview], bool], Callable[[int], bool], Callable[[], None]]:
+def _readers(
+    fd: int, flags: int
+) -> tuple[
+    Callable[[int, memoryview], bool],
+    Callable[[int, Sequence[memoryview]], bool],
+    Callable[[int], bool],
+    Callable[[], None],
+]:
     preadv = os.preadv
     one_byte = (memoryview(bytearray(1)),)
 
     def read_now(offset: int, into: memoryview) -> bool:
         try:
             return preadv(fd, (into,), offset, flags) == len(into)
+        except OSError:
+            return False
+
+    def readv_now(offset: int, parts: Sequence[memoryview]) -> bool:
+        try:
+            return preadv(fd, parts, offset, flags) == sum(map(len, parts))
         except OSError:
             return False
 
@@ -96,13 +111,18 @@ def _reader(fd: int, flags: int) -> tuple[Callable[[int, memoryview], bool], Cal
         nonlocal fd
         fd = -1
 
-    return read_now, cached, retire
+    return read_now, readv_now, cached, retire
 
 
-def _writer(
+def _writers(
     fd: int, cached: Callable[[int], bool], start_writeback: Callable[[], bool], dirty_bytes: int
-) -> tuple[Callable[[int, memoryview], bool], Callable[[Hand, int, memoryview], bool], Callable[[], None]]:
-    pwrite = os.pwrite
+) -> tuple[
+    Callable[[int, memoryview], bool],
+    Callable[[int, Sequence[memoryview]], bool],
+    Callable[[Hand, int, Sequence[memoryview]], bool],
+    Callable[[], None],
+]:
+    pwrite, pwritev = os.pwrite, os.pwritev
     credit = dirty_bytes  # what may still be written before a write-back has to be started
     flags: int | None = None  # the first write shows whether the file system takes RWF_NOWAIT
 
@@ -123,28 +143,40 @@ def _writer(
         if not admitted(offset, length):
             return False
         try:
-            done = pwrite(fd, data, offset) if flags == 0 else write_nowait(offset, data)
+            done = pwrite(fd, data, offset) if flags == 0 else write_nowait(offset, (data,))
         except OSError:
             return False
         credit -= done
         return done == length
 
-    def write_nowait(offset: int, data: memoryview) -> int:
+    def writev_now(offset: int, parts: Sequence[memoryview]) -> bool:
+        nonlocal credit
+        length = sum(map(len, parts))
+        if not admitted(offset, length):
+            return False
+        try:
+            done = pwritev(fd, parts, offset) if flags == 0 else write_nowait(offset, parts)
+        except OSError:
+            return False
+        credit -= done
+        return done == length
+
+    def write_nowait(offset: int, parts: Sequence[memoryview]) -> int:
         nonlocal flags
         try:
-            done = os.pwritev(fd, (data,), offset, os.RWF_NOWAIT)
+            done = os.pwritev(fd, parts, offset, os.RWF_NOWAIT)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
             flags = 0
-            return pwrite(fd, data, offset)
+            return pwritev(fd, parts, offset)
         flags = os.RWF_NOWAIT
         return done
 
-    def write_beside(hand: Hand, offset: int, data: memoryview) -> bool:
+    def write_beside(hand: Hand, offset: int, parts: Sequence[memoryview]) -> bool:
         nonlocal credit
-        length = len(data)
-        if flags is None or not admitted(offset, length) or not hand.begin(fd, data, offset, flags):
+        length = sum(map(len, parts))
+        if flags is None or not admitted(offset, length) or not hand.begin(fd, parts, offset, flags):
             return False
         credit -= length
         return True
@@ -153,7 +185,7 @@ def _writer(
         nonlocal fd
         fd = -1
 
-    return write_now, write_beside, retire
+    return write_now, writev_now, write_beside, retire
 
 
 def _read_flags(fd: int) -> int | None:

@@ -81,8 +81,8 @@ class RemoteLun(AluDriver, Transfers):
         self.sector_bytes = facts.block_bytes
         self.physical_bytes = facts.physical_block_bytes
         self.direct = False
-        self.read_now = never_now
-        self.write_now = never_now
+        self.read_now = self.readv_now = never_now
+        self.write_now = self.writev_now = never_now
         self.write_beside = never_beside
         self.closed = False
         self._target = target

@@ -14,7 +14,7 @@ who sleeps; all of it is sequentially consistent, so that one of them sees the o
 Waking it up costs the one who asks as much as writing 100 KiB. So it is woken for what is large, and for what follows
 another write at once: it will be awake for the next. A small write that comes alone is left to ``end``.
 
-The thread runs without the GIL and touches no Python object: the buffer is exported from ``begin`` to ``end``.
+The thread runs without the GIL and touches no Python object: buffers are exported from ``begin`` to ``end``.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -45,13 +45,15 @@ cdef extern from *:
     #endif
 
     enum state { EMPTY, POSTED, TAKEN, DONE, ENDING };
-    enum { SPIN_NS = 10000, WAKING_PAYS_BYTES = 256 << 10 };
+    enum { PARTS = 64, SPIN_NS = 10000, WAKING_PAYS_BYTES = 256 << 10 };
 
     typedef struct {
         _Atomic int state;
         _Atomic int helper_sleeps, asker_sleeps;
         int fd, flags;
-        struct iovec vector;
+        struct iovec parts[PARTS];
+        int count;
+        size_t bytes; /* of all parts */
         off_t offset;
         ssize_t answer;
         int64_t ended; /* when the last write did */
@@ -73,7 +75,7 @@ cdef extern from *:
     }
 
     static void write_now(slot_t *slot) {
-        ssize_t done = pwritev2(slot->fd, &slot->vector, 1, slot->offset, slot->flags);
+        ssize_t done = pwritev2(slot->fd, slot->parts, slot->count, slot->offset, slot->flags);
         slot->answer = done < 0 ? -errno : done;
     }
 
@@ -119,7 +121,7 @@ cdef extern from *:
     }
 
     static void slot_begin(slot_t *slot) {
-        int pays = slot->vector.iov_len >= WAKING_PAYS_BYTES || now_ns() - slot->ended < SPIN_NS;
+        int pays = slot->bytes >= WAKING_PAYS_BYTES || now_ns() - slot->ended < SPIN_NS;
         atomic_store(&slot->state, POSTED);
         if (pays && atomic_load(&slot->helper_sleeps)) wake(slot);
     }
@@ -145,13 +147,17 @@ cdef extern from *:
         slot->ended = now_ns();
     }
     """
+    enum:
+        PARTS
     struct iovec:
         void *iov_base
         size_t iov_len
     ctypedef struct slot_t:
         int fd
         int flags
-        iovec vector
+        iovec *parts
+        int count
+        size_t bytes
         int64_t offset
         Py_ssize_t answer
     int slot_start(slot_t *slot) nogil
@@ -164,7 +170,7 @@ cdef class SecondHand:
     """One such thread. ``begin`` and ``end`` come in pairs, from one thread."""
 
     cdef slot_t slot
-    cdef Py_buffer buffer
+    cdef Py_buffer buffers[PARTS]
     cdef bint is_open
     cdef bint busy
 
@@ -182,19 +188,39 @@ cdef class SecondHand:
     def __dealloc__(self):
         self.close()
 
-    def begin(self, int fd, data, int64_t offset, int flags):
-        """Have ``data`` written, with the flags of pwritev2(2); ``end`` says how it went. False: not now."""
-        if self.busy or not self.is_open:
+    def begin(self, int fd, parts, int64_t offset, int flags):
+        """Have ``parts`` written, with the flags of pwritev2(2); ``end`` says how it went. False: not now."""
+        if self.busy or not self.is_open or len(parts) > PARTS:
             return False
-        PyObject_GetBuffer(data, &self.buffer, PyBUF_SIMPLE)
+        self.slot.count = 0
+        self.slot.bytes = 0
         self.busy = True
+        try:
+            for part in parts:
+                self._export(part)
+        except BaseException:
+            self._let_go()
+            raise
         self.slot.fd = fd
         self.slot.flags = flags
-        self.slot.vector.iov_base = self.buffer.buf
-        self.slot.vector.iov_len = self.buffer.len
         self.slot.offset = offset
         slot_begin(&self.slot)
         return True
+
+    cdef int _export(self, part) except -1:
+        cdef int number = self.slot.count
+        PyObject_GetBuffer(part, &self.buffers[number], PyBUF_SIMPLE)
+        self.slot.parts[number].iov_base = self.buffers[number].buf
+        self.slot.parts[number].iov_len = self.buffers[number].len
+        self.slot.bytes += self.buffers[number].len
+        self.slot.count += 1
+        return 0
+
+    cdef void _let_go(self):
+        cdef int number
+        for number in range(self.slot.count):
+            PyBuffer_Release(&self.buffers[number])
+        self.busy = False
 
     def end(self):
         """Wait for the write that was begun; answer the bytes written, or minus an errno."""
@@ -202,8 +228,7 @@ cdef class SecondHand:
             raise RuntimeError("nothing was begun")
         with nogil:
             slot_end(&self.slot)
-        self.busy = False
-        PyBuffer_Release(&self.buffer)
+        self._let_go()
         return self.slot.answer
 
     def close(self):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cache
 
 from backstores.alu.base import Hand
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 class NoHand(Hand):
     """Takes nothing on: the extension was not built, or there is one processor."""
 
-    def begin(self, fd: int, data: memoryview, offset: int, flags: int) -> bool:
+    def begin(self, fd: int, parts: Sequence[memoryview], offset: int, flags: int) -> bool:
         return False
 
     def end(self) -> int:

@@ -102,6 +102,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._house = house
         self._buffer = buffer
         self._fd = -1
+        self._loop = asyncio.get_running_loop()  # to ask for it costs a system call each time
         self._blocked = False
         self._rests = False  # has had its turn, and goes on when others have had theirs
         self._closing_since_s: float | None = None
@@ -159,7 +160,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
 
     def _run(self) -> None:
         """Handle what has been received until it is used up, the peer takes no more output, or its turn is over."""
-        core, buffer, loop = self.core, self._buffer, asyncio.get_running_loop()
+        core, buffer, loop = self.core, self._buffer, self._loop
         if core is None:
             return
         until_s = loop.time() + TURN_S
@@ -172,15 +173,15 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
             if buffer.start == before and not sent:
                 break
             if loop.time() >= until_s:
-                self._rest(loop)
+                self._rest()
                 break
 
-    def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _rest(self) -> None:
         """Let others have their turn: a peer must not hold them up, however much it sends at once (C3)."""
         if self.transport is not None and not self._rests:
             self._rests = True
             self.transport.pause_reading()
-            loop.call_soon(self._end_rest)
+            self._loop.call_soon(self._end_rest)
 
     def _end_rest(self) -> None:
         self._rests = False
@@ -256,7 +257,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
     # The nexus's work
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
-        run = asyncio.get_running_loop().create_task(work)
+        run = self._loop.create_task(work)
         self._runs.add(run)  # the loop itself holds its tasks weakly
         run.add_done_callback(self._finished)
 
@@ -292,7 +293,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         """Send what there is, then close. A peer that takes nothing is cut off by ``tick``."""
         if self.transport is not None and not self.transport.is_closing():
             log.info("connection from %s closed: %s", self.address, shown(reason))
-            self._closing_since_s = asyncio.get_running_loop().time()
+            self._closing_since_s = self._loop.time()
             self.transport.close()
 
     def abort(self, reason: str) -> None:

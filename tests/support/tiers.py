@@ -62,7 +62,7 @@ class Rrn(AluDriver, Transfers):
         self.sector_bytes = BLOCK_BYTES
         self.physical_bytes = unit.physical_block_bytes
         self.direct = False
-        self.read_now = self.write_now = never_now
+        self.read_now = self.write_now = self.readv_now = self.writev_now = never_now
         self.write_beside = never_beside
         self.closed = self.cut = False
         self._unit = unit

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -71,6 +71,40 @@ def test_a_read_that_is_not_cached_waits(fd: int) -> None:
     os.pread(fd, PAGE, 8 * PAGE)
     assert made.read(8 * PAGE, into)
     assert into == noise(SIZE)[8 * PAGE : 9 * PAGE]
+
+
+def test_several_buffers_are_one_transfer(fd: int) -> None:
+    """What a column gets of a request that crosses chunks lies in one piece on its ALU."""
+    made = at_once(fd)
+    os.pread(fd, SIZE, 0)
+    room = bytearray(4 * PAGE)
+    parts = [memoryview(room)[2 * PAGE :], memoryview(room)[: 2 * PAGE]]
+    assert made.readv(PAGE, parts)
+    assert parts[0].tobytes() + parts[1].tobytes() == noise(SIZE)[PAGE : 5 * PAGE]
+    assert made.writev(8 * PAGE, parts)
+    assert made.writev(12 * PAGE, parts), "also when it is known what the file system takes"
+    assert os.pread(fd, 8 * PAGE, 8 * PAGE) == 2 * noise(SIZE)[PAGE : 5 * PAGE]
+
+
+@pytest.mark.parametrize("op", ["readv", "writev"])
+def test_several_buffers_wait_as_one_does(fd: int, op: str) -> None:
+    """What is not in the page cache is not touched now: the last part of these is not."""
+    made = at_once(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    evict(fd)
+    os.pread(fd, PAGE, 0)
+    page, half = view(bytes(PAGE)), view(bytes(512))
+    assert not getattr(made, op)(0, [page, half])
+    os.pread(fd, PAGE, PAGE)
+    assert getattr(made, op)(0, [page, half])
+
+
+def test_more_buffers_than_the_kernel_takes_wait(fd: int) -> None:
+    """The general way cuts them (IOV_MAX)."""
+    made, parts = at_once(fd), [view(bytes(8))] * (os.sysconf("SC_IOV_MAX") + 1)
+    os.pread(fd, SIZE, 0)
+    assert not made.readv(0, parts)
+    assert not made.writev(0, parts)
 
 
 def test_a_read_that_is_partly_cached_waits(fd: int) -> None:
@@ -152,6 +186,8 @@ def test_unknown_file_systems_always_wait(fd: int, monkeypatch: pytest.MonkeyPat
     made = at_once(fd)
     assert not made.read(0, view(bytes(PAGE)))
     assert not made.write(0, view(bytes(PAGE)))
+    assert not made.readv(0, [view(bytes(PAGE))])
+    assert not made.writev(0, [view(bytes(PAGE))])
 
 
 def test_the_first_write_shows_what_the_file_system_takes(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,8 +241,9 @@ def test_the_dirty_budget(fd: int) -> None:
     assert writeback.started == 1
     assert not made.write(0, page)
     assert made.read(0, view(bytes(PAGE)))
+    assert not made.writev(0, [page])
     writeback.runs = False
-    assert [made.write(at * PAGE, page) for at in range(5)] == [True] * 4 + [False]
+    assert [made.writev(at * PAGE, [page]) for at in range(5)] == [True] * 4 + [False]
     assert writeback.started == 2
 
 
@@ -222,6 +259,8 @@ def test_retired_callables_touch_nothing(fd: int) -> None:
     before = os.pread(fd, SIZE, 0)
     assert not made.read(0, view(bytes(PAGE)))
     assert not made.write(0, view(noise(PAGE, 9)))
+    assert not made.readv(0, [view(bytes(PAGE))])
+    assert not made.writev(0, [view(noise(PAGE, 9))])
     assert os.pread(fd, SIZE, 0) == before
 
 
@@ -241,7 +280,7 @@ class Noted(NoHand):
     def __init__(self) -> None:
         self.begun: list[tuple[int, int]] = []  # (offset, flags)
 
-    def begin(self, fd: int, data: memoryview, offset: int, flags: int) -> bool:
+    def begin(self, fd: int, parts: Sequence[memoryview], offset: int, flags: int) -> bool:
         self.begun.append((offset, flags))
         return True
 
@@ -250,16 +289,16 @@ class Noted(NoHand):
 def test_what_is_written_beside_waits_as_little(fd: int, monkeypatch: pytest.MonkeyPatch, takes: bool) -> None:
     """With the flags that the first write has found right; until then with none."""
 
-    def answer(*_: object) -> int:
-        if not takes:
+    def answer(fd: int, parts: Sequence[memoryview], offset: int, flags: int = 0) -> int:
+        if flags and not takes:
             raise OSError(errno.EOPNOTSUPP, "not offered")
         return PAGE
 
     monkeypatch.setattr(os, "pwritev", answer)
     made, hand, page = at_once(fd), Noted(), view(bytes(PAGE))
-    assert not made.write_beside(hand, 0, page)
+    assert not made.write_beside(hand, 0, [page])
     assert made.write(0, page)
-    assert made.write_beside(hand, PAGE, page)
+    assert made.write_beside(hand, PAGE, [page])
     assert hand.begun == [(PAGE, os.RWF_NOWAIT if takes else 0)]
 
 
@@ -268,7 +307,7 @@ def test_what_is_written_beside_spends_the_dirty_budget(fd: int) -> None:
     writeback.runs = True
     made, hand, page = at_once(fd, writeback.start, dirty_bytes=4 * PAGE), Noted(), view(bytes(PAGE))
     assert made.write(0, page)
-    assert [made.write_beside(hand, at * PAGE, page) for at in range(4)] == [True] * 3 + [False]
+    assert [made.write_beside(hand, at * PAGE, [page]) for at in range(4)] == [True] * 3 + [False]
     assert not made.write(0, page)
 
 
@@ -276,5 +315,5 @@ def test_part_of_a_page_that_is_not_cached_is_not_written_beside(fd: int) -> Non
     made, hand = at_once(fd), Noted()
     assert made.write(0, view(bytes(PAGE)))
     evict(fd)
-    assert not made.write_beside(hand, 8 * PAGE + 512, view(bytes(PAGE)))
+    assert not made.write_beside(hand, 8 * PAGE + 512, [view(bytes(PAGE))])
     assert not hand.begun

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def fd(tmp_path: Path) -> Iterator[int]:
     os.close(number)
 
 
+def cut(data: bytes, chance: random.Random) -> list[memoryview]:
+    """Give data in parts."""
+    edges = sorted([0, len(data), *(chance.randrange(len(data)) for _ in range(chance.randrange(8)))])
+    return [memoryview(data)[start:end] for start, end in pairwise(edges)]
+
+
 def test_what_was_begun_is_written_when_it_has_ended(hand: SecondHand, fd: int) -> None:
     """D1: whoever did it, the thread or the one who asked."""
     chance = random.Random(1)
@@ -39,7 +46,7 @@ def test_what_was_begun_is_written_when_it_has_ended(hand: SecondHand, fd: int) 
     for _ in range(2000):
         offset = chance.randrange(SIZE)
         data = chance.randbytes(chance.randrange(1, SIZE - offset + 1))
-        assert hand.begin(fd, view(data), offset, 0)
+        assert hand.begin(fd, cut(data, chance), offset, 0)
         if chance.randrange(2):
             os.pread(fd, chance.randrange(SIZE), 0)  # something to do meanwhile, so that the thread comes first
         assert hand.end() == len(data)
@@ -50,18 +57,33 @@ def test_what_was_begun_is_written_when_it_has_ended(hand: SecondHand, fd: int) 
 
 def test_one_write_at_a_time(hand: SecondHand, fd: int) -> None:
     """Who finds it busy does the write without it."""
-    assert hand.begin(fd, view(noise(512)), 0, 0)
-    assert not hand.begin(fd, view(noise(512, 2)), 0, 0)
+    assert hand.begin(fd, [view(noise(512))], 0, 0)
+    assert not hand.begin(fd, [view(noise(512, 2))], 0, 0)
     assert hand.end() == 512
     assert os.pread(fd, 512, 0) == noise(512)
-    assert hand.begin(fd, view(noise(512, 2)), 0, 0)
+    assert hand.begin(fd, [view(noise(512, 2))], 0, 0)
+    assert hand.end() == 512
+
+
+def test_more_parts_than_it_takes_are_left_to_the_one_who_asks(hand: SecondHand, fd: int) -> None:
+    assert not hand.begin(fd, [view(bytes(8))] * 65, 0, 0)
+    assert hand.begin(fd, [view(bytes(8))] * 64, 0, 0)
+    assert hand.end() == 512
+
+
+def test_a_part_that_is_no_buffer_holds_none_of_the_others(hand: SecondHand, fd: int) -> None:
+    data = bytearray(noise(512))
+    with pytest.raises(TypeError):
+        hand.begin(fd, [memoryview(data), None], 0, 0)
+    data.clear()
+    assert hand.begin(fd, [view(noise(512))], 0, 0)
     assert hand.end() == 512
 
 
 def test_the_buffer_is_held_while_it_is_in_use(hand: SecondHand, fd: int) -> None:
     """Memory that the thread reads is neither freed nor moved."""
     data = bytearray(noise(4096))
-    assert hand.begin(fd, memoryview(data), 0, 0)
+    assert hand.begin(fd, [memoryview(data)], 0, 0)
     with pytest.raises(BufferError):
         data.clear()
     assert hand.end() == 4096
@@ -72,7 +94,7 @@ def test_the_buffer_is_held_while_it_is_in_use(hand: SecondHand, fd: int) -> Non
 def test_an_error_is_answered_as_the_kernel_does(hand: SecondHand, tmp_path: Path, meanwhile: bool) -> None:
     (tmp_path / "file").touch()
     reading = os.open(tmp_path / "file", os.O_RDONLY)
-    assert hand.begin(reading, view(noise(SIZE)), 0, 0)  # large enough that the thread is woken
+    assert hand.begin(reading, [view(noise(SIZE))], 0, 0)  # large enough that the thread is woken
     if meanwhile:
         noise(SIZE)
     assert hand.end() == -errno.EBADF
@@ -92,7 +114,7 @@ def test_a_small_write_that_comes_alone_wakes_nobody(hand: SecondHand, fd: int) 
     before = thread_state()
     while before[0] != "S" or before != thread_state():
         before = thread_state()
-    assert hand.begin(fd, view(noise(512)), 0, 0)
+    assert hand.begin(fd, [view(noise(512))], 0, 0)
     assert thread_state() == before
     assert hand.end() == 512
     assert os.pread(fd, 512, 0) == noise(512)
@@ -105,10 +127,10 @@ def test_an_end_without_a_beginning_is_a_bug(hand: SecondHand) -> None:
 
 def test_closing_carries_out_what_was_begun(fd: int) -> None:
     hand = SecondHand()
-    assert hand.begin(fd, view(noise(512)), 0, 0)
+    assert hand.begin(fd, [view(noise(512))], 0, 0)
     hand.close()
     assert os.pread(fd, 512, 0) == noise(512)
-    assert not hand.begin(fd, view(noise(512)), 0, 0)
+    assert not hand.begin(fd, [view(noise(512))], 0, 0)
     hand.close()
 
 
@@ -135,6 +157,6 @@ def test_a_system_without_another_thread_goes_on_with_one(fresh: None, monkeypat
 
 
 def test_no_hand_takes_nothing(fd: int) -> None:
-    assert not NoHand().begin(fd, view(noise(512)), 0, 0)
+    assert not NoHand().begin(fd, [view(noise(512))], 0, 0)
     with pytest.raises(RuntimeError):
         NoHand().end()

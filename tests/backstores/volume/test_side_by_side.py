@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,9 @@ from tests.support.volumes import object_wwn
 
 BLOCK = 512
 LEAF_BLOCKS = 2048
-CHUNK_BLOCKS = 128
 PAGE_BLOCKS = 8
 LARGE_BLOCKS = BESIDE_BYTES // BLOCK
+CHUNK_BLOCKS = LARGE_BLOCKS
 LARGE_PAGES = LARGE_BLOCKS // PAGE_BLOCKS
 LEGS = 3
 MIRRORS = tuple(
@@ -48,10 +48,10 @@ class WatchedHand(NoHand):
         self.begun: list[int] = []  # bytes
         self.under_way = False
 
-    def begin(self, fd: int, data: memoryview, offset: int, flags: int) -> bool:
+    def begin(self, fd: int, parts: Sequence[memoryview], offset: int, flags: int) -> bool:
         assert not self.under_way
-        self.under_way = real.begin(fd, data, offset, flags)
-        self.begun.append(len(data))
+        self.under_way = real.begin(fd, parts, offset, flags)
+        self.begun.append(sum(map(len, parts)))
         return self.under_way
 
     def end(self) -> int:
