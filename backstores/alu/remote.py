@@ -59,10 +59,10 @@ async def open_remote(
         UsageError: it is another one, or no whole number of pages long.
         CommandFailed, ProtocolError: the target can't be asked.
     """
+    facts = await examine(target, lun)
     name = await identify(target, lun)
     if wwn is not None and name != wwn:
         raise UsageError(f"{path}: lun {lun} is {name or 'a unit without a name'}, not {wwn}")
-    facts = await examine(target, lun)
     if facts.size_bytes < PAGE_BYTES:
         raise UsageError(f"{path} has {facts.size_bytes} bytes; an ALU has {PAGE_BYTES} at least")
     if name is not None:

@@ -112,12 +112,12 @@ def _endpoints(hosts: str) -> tuple[Endpoint, ...]:
 def _endpoint(text: str) -> Endpoint:
     try:
         parts = urlsplit(f"//{text}")
-        port = DEFAULT_PORT if parts.port is None else parts.port
+        host, port = parts.hostname, DEFAULT_PORT if parts.port is None else parts.port
     except ValueError as error:
         raise UsageError(f"{_shown(text)} is not HOST or HOST:PORT") from error
-    if not parts.hostname or not port or parts.path:
+    if not host or not port or parts.path or parts.query or parts.fragment or parts.username is not None:
         raise UsageError(f"{_shown(text)} is not HOST or HOST:PORT")
-    return Endpoint(parts.hostname, port)
+    return Endpoint(host, port)
 
 
 def _shown(text: str) -> str:

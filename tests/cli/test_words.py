@@ -124,6 +124,8 @@ def test_paths_are_made_absolute_where_the_person_stands(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOME", "/home/x")
     assert command_line(["/alus", "attach", "path=disk0.img"]).given == {"path": f"{tmp_path}/disk0.img"}
     assert command_line(["/alus", "attach", "path=~/disk0.img"]).given == {"path": "/home/x/disk0.img"}
+    url = "iscsi://10.0.0.5/iqn.2026-11.example:array/1"
+    assert command_line(["/alus", "attach", f"path={url}"]).given == {"path": url}
 
 
 def test_a_document_is_read_where_the_person_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

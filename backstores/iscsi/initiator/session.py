@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
-from errno import errorcode
 from typing import Final
 
 from backstores.errors import ProtocolError
@@ -18,7 +18,7 @@ from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.tasks import EMPTY, Task
 from backstores.iscsi.initiator.transport import Transport
 from backstores.iscsi.transport import ReceiveBuffer
-from backstores.scsi.lun import encode
+from backstores.scsi.lun import decode, encode
 
 Done = Callable[[Task], None]
 DEFAULT_PATIENCE: Final = Patience()
@@ -197,8 +197,8 @@ async def run(
     submit(task)
     await ended
     if task.lost:
-        raise ConnectionLost(f"command {cdb[0]:#04x} has no answer")
+        raise ConnectionLost(f"command {cdb[0]:#04x} to lun {decode(lun)} has no answer")
     number = errno_of(task)
     if number:
-        raise CommandFailed(f"command {cdb[0]:#04x} failed ({errorcode[number]})", number, task.sense)
+        raise CommandFailed(f"command {cdb[0]:#04x} to lun {decode(lun)}: {os.strerror(number)}", number, task.sense)
     return into[: task.moved_bytes]
