@@ -11,14 +11,14 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
 from appliance.control.orders import Admit, BeMaster, Collect, Follow, MasterOrder, TakeUp
 from appliance.control.reports import Done, ImagePart, Opened, Refused, Taken
 from appliance.control.values import PART_ALUS, Access, AluAt, Grant
-from appliance.messages import GsStatus
+from appliance.messages import GsState, GsStatus
 from appliance.vcm.alus import Alu, Alus
 from appliance.vcm.courier import Answer, Courier, Lost, Then
 from appliance.vcm.peers import Peer, Peers
@@ -88,10 +88,15 @@ def elect(candidates: Iterable[Candidate]) -> Candidate | None:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A change that waits for a master, or for its answer."""
+    """A change that waits for a master, or for its answer.
+
+    ``doubtful``: it was given to a master that was lost, which may still carry it out until the next one has fenced
+    the ALUs. Before that, a refusal would say nothing about what comes of it.
+    """
 
     make: Make
     then: Then
+    doubtful: bool = False
     alu: str | None = None  # a path: the master must reach this one first
 
 
@@ -113,6 +118,7 @@ class Mastership:
     _highest: int = 0
     _cursor: int = 0
     round: int = 0  # counts masterships: answers to an earlier one are void
+    _fenced: bool = False  # the GS set is taken up in this epoch: no earlier master commits any more
     _following: set[str] = field(default_factory=set)
     _followed: set[str] = field(default_factory=set)
     _late: dict[str, Alu] = field(default_factory=dict)
@@ -179,6 +185,7 @@ class Mastership:
         self._highest += 1
         self.epoch = self._highest
         self.round += 1
+        self._fenced = False
         self._late.clear()
         self._followed.clear()
         self._following = {name for name in self.peers.names_at_work() if self.alus.count(name) or name == chosen.name}
@@ -273,6 +280,7 @@ class Mastership:
         if isinstance(answer, Done) and isinstance(answer.result, Taken):
             self.epoch = answer.result.epoch
             self._highest = max(self._highest, self.epoch)
+            self._fenced = answer.result.gs.state is GsState.READY
             self.on_gs(answer.result.gs)
 
     def _taken(self, answer: Answer) -> None:
@@ -315,7 +323,7 @@ class Mastership:
         self.peers[self.master].master_epoch = 0
         self.wanted = True
         self.round += 1
-        self._asked = deque([*self._given.values(), *self._asked])
+        self._asked = deque([*(replace(asked, doubtful=True) for asked in self._given.values()), *self._asked])
         self._given.clear()
         self.master = None
         self._move(MasterEvent.LOST)
@@ -363,7 +371,7 @@ class Mastership:
 
     def ask(self, make: Make, then: Then, alu: str | None = None) -> None:
         """Have the master make a change; wait for one if there is none, or until it reaches an ALU (a path)."""
-        self._asked.append(_Asked(make, then, alu))
+        self._asked.append(_Asked(make, then, alu=alu))
         self._serve()
 
     def _serve(self) -> None:
@@ -371,10 +379,13 @@ class Mastership:
         for then in waiting:
             self.when_ready(then)
         if self.ready:
-            able = [asked for asked in self._asked if asked.alu not in self._late]
-            self._asked = deque(asked for asked in self._asked if asked.alu in self._late)
+            able = [asked for asked in self._asked if not self._must_wait(asked)]
+            self._asked = deque(asked for asked in self._asked if self._must_wait(asked))
             for asked in able:
                 self._order(asked)
+
+    def _must_wait(self, asked: _Asked) -> bool:
+        return asked.alu in self._late or (asked.doubtful and not self._fenced)
 
     def _order(self, asked: _Asked) -> None:
         assert self.master is not None

@@ -43,7 +43,7 @@ from appliance.vcm.picture import Picture
 from appliance.vcm.volume import Change, Volume
 from appliance.vcm.volumes import Volumes
 from backstores.objects import AnyObject, VolumeObject
-from backstores.wwn import short
+from backstores.wwn import Wwn, short
 
 DEADLINE_S: Final = 60.0
 """How long an answer may take. Far longer than anything takes that goes well."""
@@ -74,6 +74,7 @@ class Requests:
     _incarnation: int = 0
     _asking: dict[int, Asking] = field(default_factory=dict)
     _answers: dict[int, Answer] = field(default_factory=dict)
+    _located: dict[Wwn, int] = field(default_factory=dict)  # the number of the last request for each volume
 
     def ask(self, incarnation: int, ask: Ask) -> None:
         """Begin what is asked for; answer again what was answered."""
@@ -81,6 +82,7 @@ class Requests:
             self._incarnation = incarnation
             self._asking.clear()  # what is under way goes on; nobody waits for it any more
             self._answers.clear()
+            self._located.clear()
         if ask.number in self._answers:
             self.picture.tell(self._answers[ask.number])
         elif ask.number not in self._asking:
@@ -327,8 +329,10 @@ class Requests:
         self.volumes.try_again(volume)
 
     def _locate(self, asking: Asking, request: SetLocation) -> None:
-        """Have a volume shown to these hosts; answered when it is so."""
-        self.volumes.locate(request.volume, request.show)
+        """Have a volume shown to these hosts; answered when it is so. A later word outvotes an earlier one."""
+        if self._located.get(request.volume, 0) <= asking.number:
+            self._located[request.volume] = asking.number
+            self.volumes.locate(request.volume, request.show)
         volume = self.volumes.get(request.volume)
         if volume is None or not self.volumes.located:
             self._end(asking)
