@@ -287,7 +287,7 @@ class RemoteTarget:
             path.session.submit(task)
 
     def hurry(self, lun: int, on: bool = True) -> None:
-        """Lose commands of a LUN at once while no path is up, those that wait for one included; ``on`` False: wait again."""
+        """Lose commands of a LUN at once while no path is up, those included that wait for one; or have them wait again."""
         field = encode(lun)
         if not on:
             self._hurried.discard(field)
