@@ -102,7 +102,7 @@ class Master:
     async def close(self) -> None:
         """Let go of all ALUs, cleanly: the system stops."""
         if self._taken_up:
-            await self._gs.renew()
+            await self._gs.seal()
         await self.abandon()
 
     async def abandon(self) -> None:

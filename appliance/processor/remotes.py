@@ -7,7 +7,7 @@ processor builds its second tier on, and one for the ALUs that it reaches as the
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,7 +23,7 @@ from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.patience import Patience
-from backstores.iscsi.initiator.target import RemoteTarget
+from backstores.iscsi.initiator.target import Event, PathUp, RemoteTarget, UnitsChanged
 from backstores.wwn import Wwn, short
 
 RANDOM_ISID: Final = 0x80 << 40
@@ -41,8 +41,30 @@ class Peer:
     """A storage processor that was reached, and what was found there."""
 
     access: Access
-    target: RemoteTarget
     luns: dict[Wwn, int] = field(default_factory=dict)
+    known: bool = False  # whether these are the LUNs as they are now
+    _target: RemoteTarget | None = None
+
+    @property
+    def target(self) -> RemoteTarget:
+        """Its target, with the sessions."""
+        assert self._target is not None
+        return self._target
+
+    async def open(self, endpoints: Sequence[Endpoint], identity: Identity) -> None:
+        """Log in."""
+        self._target = RemoteTarget(endpoints, identity, patience=INTERNAL_PATIENCE, on_event=self._hear)
+        await self._target.open()
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, PathUp | UnitsChanged):
+            self.known = False  # it may have been started anew
+
+    async def find(self, wanted: Set[Wwn]) -> None:
+        """Look for units, unless it is known where they are."""
+        if not self.known or wanted - self.luns.keys():
+            self.known = True
+            self.luns = await self.target.units()
 
 
 class Remotes:
@@ -79,10 +101,10 @@ class Remotes:
         )
         portals = [parse_portal(portal) for portal in access.portals]
         endpoints = [Endpoint(portal.address, portal.port) for portal in portals]
-        target = RemoteTarget(endpoints, identity, patience=INTERNAL_PATIENCE)
-        await target.open()
-        self._peers[access.sp] = Peer(access, target)
-        return self._peers[access.sp]
+        peer = Peer(access)
+        await peer.open(endpoints, identity)
+        self._peers[access.sp] = peer
+        return peer
 
     def _credentials(self, access: Access) -> Credentials:
         return Credentials(self._name_of(access), access.secret.encode())
@@ -95,8 +117,7 @@ class Remotes:
             ProtocolError, CommandFailed: it can't be asked.
         """
         peer = await self.reach(access)
-        if wanted - peer.luns.keys():
-            peer.luns = await peer.target.units()
+        await peer.find(wanted)
         missing = [short(wwn) for wwn in wanted if wwn not in peer.luns]
         if missing:
             raise UsageError(f"storage processor {access.sp} does not show us {', '.join(missing)}")

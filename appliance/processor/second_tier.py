@@ -21,6 +21,7 @@ from appliance.processor.leads import Leads
 from appliance.processor.remotes import Remotes
 from appliance.vsmdb import dirty_logs
 from backstores.alu.base import AluDriver
+from backstores.alu.remote import RemoteLun
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError
 from backstores.objects import AnyObject, LegState, MirrorObject, VolumeObject
@@ -152,12 +153,23 @@ class SecondTier:
         """Let what runs end, and what comes wait."""
         loop = asyncio.get_running_loop()
         since_s = loop.time()
-        await self._volumes[order.volume].instance.hold_all(HoldLimits(longest_s=order.most_s))
+        served = self._volumes[order.volume]
+        self._hurry(served, True)
+        await served.instance.hold_all(HoldLimits(longest_s=order.most_s))
         return Held(after_s=loop.time() - since_s)
+
+    def _hurry(self, served: Served, on: bool) -> None:
+        """While a volume is held, requests that find no way to a leg end, and are planned anew when it goes on."""
+        for driver in served.drivers.values():
+            if isinstance(driver, RemoteLun):
+                driver.hurry(on)
+        if served.made.lead is not None:
+            self._leads.hurry(served.made, on)
 
     async def resume(self, order: ResumeVolume) -> None:
         """Go on with a volume, as it was or as another generation of it."""
         served = self._volumes[order.volume]
+        self._hurry(served, False)
         if order.made is None:
             served.instance.resume()
         else:

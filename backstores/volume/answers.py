@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from backstores.block import BlockError, Busy, NoSpace, Op, ReadFailed, Request, Run, WriteFailed
@@ -42,3 +43,8 @@ def final(busy: Busy) -> BlockError:
 def failures(failed: StageFailed) -> list[loss.Failure]:
     """Say what failed in the words in which losses are decided."""
     return [loss.Failure(failure.leaf, failure.errno, failure.op is Op.FLUSH) for failure in failed.failures]
+
+
+def out_of_reach(failed: StageFailed) -> bool:
+    """Whether nothing is wrong but that no way leads to some legs: whoever holds the volume may know another."""
+    return all(failure.errno == errno.ENOTCONN for failure in failed.failures)

@@ -28,7 +28,7 @@ from backstores.errors import UsageError
 from backstores.objects import AnyObject, LegState, MirrorObject
 from backstores.transforms.flat import FlatMap
 from backstores.volume import hotpath, loss
-from backstores.volume.answers import block_error, failures, final, joined
+from backstores.volume.answers import block_error, failures, final, joined, out_of_reach
 from backstores.volume.borrowing import Borrower, Loan
 from backstores.volume.gate import HoldLimits
 from backstores.volume.instance import Instance
@@ -177,6 +177,8 @@ class Follower(Instance):
                 failed = error
             finally:
                 self._door.end()
+            if not (self._door.is_open or owner) and out_of_reach(failed):
+                continue
             lost = loss.lost_legs(objects, failures(failed))
             if lost is None or owner:
                 raise block_error(request, failed) from failed

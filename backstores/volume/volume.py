@@ -31,7 +31,7 @@ from backstores.objects import AnyObject, LegState, MirrorObject
 from backstores.ranges import RangeLocks
 from backstores.transforms.flat import FlatMap
 from backstores.volume import hotpath, loss
-from backstores.volume.answers import block_error, failures, final, joined
+from backstores.volume.answers import block_error, failures, final, joined, out_of_reach
 from backstores.volume.dirty import DirtyLog
 from backstores.volume.instance import Instance
 from backstores.volume.mending import Mender, marks
@@ -146,6 +146,8 @@ class Volume(Instance):
             finally:
                 self._door.end()
             begun = True
+            if not (self._door.is_open or owner) and out_of_reach(failed):
+                continue
             if not await self._absorbed(failed, objects):
                 if request.op in MUTATING:
                     await self._mender.undo(request.lba, request.blocks, steps, failed)
