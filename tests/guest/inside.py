@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -63,6 +64,11 @@ class Guest:
             assert time.monotonic() < end_s, f"no {what} within {patience_s:g} s"
             time.sleep(POLL_S)
         return result
+
+    def kernel_lines(self, pattern: str) -> list[str]:
+        """Give the lines of the kernel's log in which a pattern is found, in upper or lower case."""
+        said = re.compile(pattern, re.IGNORECASE)
+        return [line for line in self.sh("dmesg").splitlines() if said.search(line)]
 
     # open-iscsi
 

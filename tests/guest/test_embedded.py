@@ -26,11 +26,7 @@ def appliance(guest: Guest, tmp_path: Path) -> Iterator[Appliance]:
     found = Appliance(tmp_path, port=3260)
     found.start(*EMBEDDED)
     try:
-        for number in range(4):
-            found.say("/alus", "attach", f"path={tmp_path}/disk{number}.img", "size=256M", f"name=a{number}")
-        found.say("/volumes", "create", "name=db", "size=200M", "layout=stripe-mirror", "alus=a0,a1,a2,a3")
-        found.say("/hosts", "create", "name=web", f"iqn={WEB}")
-        found.say("/volumes/db", "expose", "host=web")
+        found.show_volume("db", "200M", host="web", iqn=WEB)
         guest.start_initiator(WEB)
         yield found
     finally:
@@ -55,7 +51,7 @@ def test_open_iscsi_keeps_a_file_system_on_it_over_log_out_and_kill(guest: Guest
     guest.sh(f"fsck.ext4 -fn {disk} && mount -o ro {disk} /mnt")
     guest.sh("diff -r --no-dereference /usr/lib/python3.11 /mnt -x lost+found && umount /mnt")
     guest.log_out(IQN)
-    assert guest.sh("dmesg | grep -iE 'I/O error|medium error' || true") == ""
+    assert guest.kernel_lines("I/O error|medium error") == []
 
 
 @in_guest

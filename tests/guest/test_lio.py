@@ -31,11 +31,7 @@ def appliance(guest: Guest, tmp_path: Path) -> Iterator[Appliance]:
     found = Appliance(tmp_path, port=3260)
     found.start(*LIO)
     try:
-        for number in range(4):
-            found.say("/alus", "attach", f"path={tmp_path}/disk{number}.img", "size=400M", f"name=a{number}")
-        found.say("/volumes", "create", "name=db", "size=320M", "layout=stripe-mirror", "alus=a0,a1,a2,a3")
-        found.say("/hosts", "create", "name=web", f"iqn={WEB}")
-        found.say("/volumes/db", "expose", "host=web")
+        found.show_volume("db", "320M", host="web", iqn=WEB)
         guest.start_initiator(WEB)
         yield found
     finally:
@@ -47,9 +43,9 @@ def below_target() -> list[str]:
     return sorted(str(path.relative_to(TARGET)) for path in [*TARGET.glob("core/user_*"), *TARGET.glob("iscsi/iqn*")])
 
 
-def errors_of(guest: Guest) -> str:
+def errors_of(guest: Guest) -> list[str]:
     """Give what the guest's kernel has said of errors of disks."""
-    return guest.sh("dmesg | grep -iE 'I/O error|blk_update_request|medium error|hardware error' || true")
+    return guest.kernel_lines("I/O error|blk_update_request|medium error|hardware error")
 
 
 @in_guest
@@ -72,7 +68,7 @@ def test_files_survive_a_log_out(guest: Guest, appliance: Appliance, kind: str) 
         f"mount -o ro {disk} /mnt && diff -r --no-dereference /usr/lib/python3.11 /mnt -x lost+found && umount /mnt"
     )
     guest.log_out(IQN)
-    assert errors_of(guest) == ""
+    assert errors_of(guest) == []
     assert appliance.stop() == 0
     assert below_target() == [], "a clean stop leaves nothing behind"
 
@@ -120,7 +116,7 @@ def test_strangers_see_nothing_and_hosts_their_own(guest: Guest, appliance: Appl
     said = guest.sh("dmesg")
     assert re.search("not authorized|no ACL|Initiator Node.*not", said), "the kernel's log says who"
     assert f"NON_EXISTENT_LUN Access for 0x00000007 from {WEB}" in said
-    appliance.say("/volumes", "create", "name=other", "size=16M", "layout=linear", "alus=a0")
+    appliance.say("/volumes", "create", "name=other", "size=16M", "layout=linear", "alus=db-a0")
     appliance.say("/hosts", "create", "name=backup", f"iqn={WEB}-backup")
     appliance.say("/volumes/other", "expose", "host=backup", "lun=0")
     assert "Lun:0" in (listed := guest.sh(f"iscsi-ls -s -i {WEB}-backup {url}"))
@@ -144,7 +140,7 @@ def test_an_open_host_opens_no_more_than_its_own(guest: Guest, appliance: Applia
     assert "TIERGATE" in guest.sh(f"iscsi-inq -i {WEB}-stranger {url}/5")
     assert "TIERGATE" in guest.sh(f"iscsi-inq -i {WEB} {url}/0")
     guest.fails(f"iscsi-readcapacity16 -i {WEB} {url}/5")
-    appliance.say("/volumes", "create", "name=own", "size=16M", "layout=linear", "alus=a0")
+    appliance.say("/volumes", "create", "name=own", "size=16M", "layout=linear", "alus=db-a0")
     refused = appliance.run("/volumes/own", "expose", "host=web")
     assert refused.returncode == 1
     assert "would see what only host web is to see" in refused.stderr
@@ -194,7 +190,7 @@ def test_kills_under_load_cost_no_error_and_no_byte(guest: Guest, appliance: App
     load.wait(60)
     report = (tmp_path / "fio").read_text()
     assert "err= 0" in report, report
-    assert errors_of(guest) == ""
+    assert errors_of(guest) == []
     guest.sh(f"fio --name=all --filename={disk} --rw=write --bs=256k --direct=1 --verify=crc32c --size=64M")
 
 

@@ -56,11 +56,7 @@ def appliance(networks: Guest, tmp_path: Path, request: pytest.FixtureRequest) -
     found = Appliance(tmp_path, portals=[f"{name}/{net}.2:3260" for name, net in NETWORKS.items()])
     found.start("--frontend", request.param, "--iqn", IQN)
     try:
-        for number in range(4):
-            found.say("/alus", "attach", f"path={tmp_path}/disk{number}.img", "size=256M", f"name=a{number}")
-        found.say("/volumes", "create", "name=db", "size=200M", "layout=stripe-mirror", "alus=a0,a1,a2,a3")
-        found.say("/hosts", "create", "name=web", f"iqn={WEB}")
-        found.say("/volumes/db", "expose", "host=web")
+        found.show_volume("db", "200M", host="web", iqn=WEB)
         yield found
     finally:
         found.kill()
@@ -121,8 +117,8 @@ def test_links_that_fail_one_after_the_other_cost_no_error(guest: Guest, applian
     for name in NETWORKS:
         guest.sh(f"ip link set v{name} down")
         guest.until("failed path", lambda: "F" in states(guest) or None)
-        before = written(disk)
-        guest.until("writes by the other path", lambda: written(disk) > before + 100 or None)  # noqa: B023
+        enough = written(disk) + 100
+        guest.until("writes by the other path", lambda enough=enough: written(disk) > enough or None)
         guest.sh(f"ip link set v{name} up")
         guest.until("path that is back", lambda: states(guest) == "AA" or None, patience_s=60)
     assert load.poll() is None, (tmp_path / "fio").read_text()
@@ -130,7 +126,7 @@ def test_links_that_fail_one_after_the_other_cost_no_error(guest: Guest, applian
     load.wait(60)
     report = (tmp_path / "fio").read_text()
     assert "err= 0" in report, report
-    assert guest.sh("dmesg | grep -E 'error.*dev dm-' || true") == ""
+    assert guest.kernel_lines("error.*dev dm-") == []
     assert [session["host"] for session in appliance.say("/sessions", "list")] == ["web", "web"]
     one, other = sorted(Path("/dev").glob("sd?"))
     guest.sh(f"sg_persist --out --register --param-sark=abc123 {one}")

@@ -20,12 +20,13 @@ import pytest
 
 TIERGATE = str(Path(sys.executable).with_name("tiergate"))
 READY_S = 30 * int(os.environ.get("TIERGATE_SLOWNESS", 1))  # which an emulated guest says
+TOOLS_PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"  # where a user's own path ends too early
 INITIATOR = "iqn.2026-11.example.tiergate:test"
 
 
 def need(*tools: str) -> pytest.MarkDecorator:
     """Skip where a tool is not installed; `make test` as root installs all of them."""
-    missing = [tool for tool in tools if shutil.which(tool) is None]
+    missing = [tool for tool in tools if shutil.which(tool, path=TOOLS_PATH) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
@@ -106,14 +107,27 @@ class Appliance:
 
     def make_volume(self, name: str = "v", size: str = "256M", layout: str = "stripe-mirror", alus: int = 4) -> str:
         """Attach files, make a volume on them, let anybody see it; give its URL."""
+        self.show_volume(name, size, layout, alus)
+        return self.url(name)
+
+    def show_volume(
+        self,
+        name: str,
+        size: str,
+        layout: str = "stripe-mirror",
+        alus: int = 4,
+        *,
+        host: str = "any",
+        iqn: str = "*",
+    ) -> None:
+        """Attach files, make a volume on them, and let a host see it."""
         names = [f"{name}-a{number}" for number in range(alus)]
         for alu in names:
             self.say("/alus", "attach", f"path={self.folder / alu}.img", "size=512M", f"name={alu}")
         self.say("/volumes", "create", f"name={name}", f"size={size}", f"layout={layout}", f"alus={','.join(names)}")
-        if not self.say("/hosts", "list"):
-            self.say("/hosts", "create", "name=any", "iqn=*")
-        self.say(f"/volumes/{name}", "expose", "host=any")
-        return self.url(name)
+        if host not in [known["name"] for known in self.say("/hosts", "list")]:
+            self.say("/hosts", "create", f"name={host}", f"iqn={iqn}")
+        self.say(f"/volumes/{name}", "expose", f"host={host}")
 
     def url(self, volume: str = "v") -> str:
         """Give what libiscsi and QEMU take."""
