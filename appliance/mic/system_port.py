@@ -98,7 +98,7 @@ class SystemPort:
         self._picture = Picture()
         self._next_picture: Picture | None = None
         self._changed = asyncio.Event()
-        self._torn = asyncio.Event()  # a part of the picture is missing
+        self._torn = asyncio.Event()
         self._whole = asyncio.Event()
         self._vcm = 0
         self._serial = 0
@@ -118,7 +118,7 @@ class SystemPort:
             async for event in self._link:
                 match event:
                     case Joined():
-                        self._torn.set()
+                        self._tear()
                     case Heard(_, message) if message.incarnation == self._incarnation:
                         anew = self._vcm not in (0, message.vcm)
                         self._hear(message)
@@ -142,11 +142,15 @@ class SystemPort:
                 async with asyncio.timeout(ASK_AGAIN_S):
                     await self._whole.wait()
 
+    def _tear(self) -> None:
+        """A part of the picture is missing."""
+        self._torn.set()
+        self._whole.clear()
+        self._next_picture = None
+
     def _hear(self, message: ToMic) -> None:
         if (message.vcm, message.serial) != (self._vcm, self._serial + 1):
-            self._torn.set()
-            self._whole.clear()
-            self._next_picture = None
+            self._tear()
         self._vcm, self._serial = message.vcm, message.serial
         match message.body:
             case Answer() as answer:

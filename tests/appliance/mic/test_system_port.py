@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from appliance.bus.memory import MemoryBus
-from appliance.bus.ports import Heard
+from appliance.bus.ports import Heard, Joined
 from appliance.control.codec import FROM_MIC, TO_MIC
 from appliance.control.requests import (
     AluChanged,
@@ -273,5 +273,21 @@ def test_what_is_asked_when_the_system_stops_is_answered(monkeypatch: pytest.Mon
                 await asking
             with pytest.raises(FailedError, match="the system stops"):
                 await mic.detach("/a0")
+
+    asyncio.run(scenario())
+
+
+def test_a_vcm_that_comes_back_is_asked_for_the_picture_once() -> None:
+    """C1: the loop goes on meanwhile, whatever the VCM does."""
+
+    async def scenario() -> None:
+        vcm = ScriptedVcm(picture=[VolumeChanged(volume=volume(ONE))])
+        async with port(vcm) as mic:
+            await vcm.until(lambda: len(mic.volumes()) == 1)
+            vcm.bus.links["mic"].inbox.put(Joined("vcm", 2))
+            await vcm.until(lambda: vcm.looks == 2)
+            vcm.say(VolumeGone(volume=ONE))
+            await vcm.until(lambda: mic.volumes() == [])
+            assert vcm.looks == 2
 
     asyncio.run(scenario())
