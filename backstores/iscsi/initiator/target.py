@@ -287,7 +287,7 @@ class RemoteTarget:
             path.session.submit(task)
 
     def hurry(self, lun: int, on: bool = True) -> None:
-        """Lose commands of a LUN at once while no path is up, those included that wait for one; or have them wait again."""
+        """Lose commands of a LUN at once while no path is up, also those that wait; ``on`` False: have them wait again."""
         field = encode(lun)
         if not on:
             self._hurried.discard(field)
@@ -304,6 +304,9 @@ class RemoteTarget:
             self._lose(task)
             return
         self._waiting.append(task)
+        if self._timer is not None and self._timer.when() > task.until_s:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
             self._timer = self._loop.call_at(task.until_s, self._expire)
 

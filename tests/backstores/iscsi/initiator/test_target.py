@@ -199,6 +199,31 @@ def test_a_command_has_its_time() -> None:
     asyncio.run(scenario())
 
 
+def test_commands_of_a_unit_that_is_given_up_do_not_wait() -> None:
+    """R12: those that wait already end at once, others' go on waiting; and again when it is taken back."""
+
+    async def scenario() -> None:
+        async with house({0: make_unit(1), 1: make_unit(2)}) as at, reached(at) as target:
+            endpoints = [await at.stop(0), await at.stop(1)]
+            await when(lambda: not any(ups(target)))
+            waiting = [asyncio.ensure_future(target.execute(number, READY)) for number in (0, 1)]
+            await asyncio.sleep(0)
+            target.hurry(0)
+            with pytest.raises(ConnectionLost):
+                await waiting[0]
+            again = asyncio.ensure_future(target.execute(0, READY))
+            await when(again.done)
+            assert not waiting[1].done()
+            target.hurry(0, False)
+            waiting.append(asyncio.ensure_future(target.execute(0, READY)))
+            await at.start(0, endpoints[0])
+            await asyncio.gather(*waiting[1:])
+            with pytest.raises(ConnectionLost):
+                await again
+
+    asyncio.run(scenario())
+
+
 def test_what_must_not_be_repeated_ends_lost() -> None:
     """Vendor commands: who sent it decides. It is not known whether it was carried out."""
 
