@@ -287,7 +287,7 @@ class RemoteTarget:
             path.session.submit(task)
 
     def hurry(self, lun: int, on: bool = True) -> None:
-        """Lose commands of a LUN at once while no path is up, also those that wait; ``on`` False: have them wait again."""
+        """Lose commands of a LUN at once while no path is up, also those that wait; or, ``on`` False, let them wait."""
         field = encode(lun)
         if not on:
             self._hurried.discard(field)
