@@ -29,10 +29,10 @@ FOLDER: Final = Path("/run/bench")
 PREFIX: Final = "iqn.2026-11.example.bench"
 MODULES: Final = ("target_core_user", "target_core_file", "iscsi_target_mod", "iscsi_tcp", "sd_mod")
 COMMANDS: Final = {
-    Work("read", "random", 4096, 32): 8192,
-    Work("write", "random", 4096, 32): 8192,
-    Work("read", "sequential", 1 << 20, 4): 512,
-    Work("write", "sequential", 1 << 20, 4): 512,
+    Work("read", "random", 4096, 32): 16384,
+    Work("write", "random", 4096, 32): 16384,
+    Work("read", "sequential", 1 << 20, 4): 2048,
+    Work("write", "sequential", 1 << 20, 4): 2048,
 }
 """What is measured, and how many commands of it at a time."""
 
