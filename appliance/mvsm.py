@@ -150,11 +150,13 @@ class Mvsm:
         self._serials.pop(volume, None)  # to the end: the dictionary stays in the order of serials
         self._serials[volume] = self._serial
 
-    def _already(self, order: Commit) -> Reply | None:
+    def _already(self, order: Commit) -> Reply | Refuse | None:
         """Answer a commit that an earlier master, or an earlier VCM, has brought to its end."""
         image = self._image.get(order.volume)
         if order.change is Change.DELETE:
             return Reply(Committed()) if image is None and order.volume in self._image else None
+        if image is None and order.volume in self._image:
+            return Refuse(f"volume {short(order.volume)} was deleted: its name is never used again")
         if image is None or set(order.objects) - set(image.objects):
             return None
         return Reply(Committed(volume=image))

@@ -11,7 +11,7 @@ from typing import Final
 
 from appliance.control.reports import LegsLost
 from appliance.control.requests import CreateVolume, DeleteVolume, ReplaceVolume, Request, SetLocation
-from appliance.simulation.invariants import after_quiet, at_every_moment
+from appliance.simulation.invariants import after_quiet, at_every_moment, built_whole
 from appliance.simulation.plant import Builder, make_site, shown_by
 from appliance.simulation.system import QUIET, Conditions, System
 from appliance.vcm.placement import serving
@@ -70,14 +70,10 @@ class Run:
         site, shelf = make_site(history.sps, history.alus)
         self.history = history
         self.shelf = shelf
-        self.system = System(site, shelf, history.seed, self._check)
+        self.system = System(site, shelf, history.seed, at_every_moment, built_whole)
         self.builder = Builder()
         assert self.system.mic is not None
         self.system.mic.attached = list(shelf.alus)
-        self._served: dict[tuple[str, Wwn], object] = {}
-
-    def _check(self, system: System) -> None:
-        at_every_moment(system)
 
     def go(self) -> Verdict:
         """Run it; whatever goes wrong is the verdict."""

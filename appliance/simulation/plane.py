@@ -290,6 +290,8 @@ class SimPlane:
         return alus
 
     def _store(self, epoch: int, volume: Wwn, objects: tuple[AnyObject, ...]) -> Committed:
+        if volume in self.shelf.deleted:
+            raise PlaneError("a tombstone lies in its place")
         wanted = {obj.alu for obj in serving(objects)}
         alus = self._fenced(epoch, wanted)
         if len(alus) < len(wanted) or any(alu.failed for alu in alus):

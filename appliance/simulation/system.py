@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from appliance.control.orders import ToSp
+from appliance.control.orders import GoOnLine, Ordered, ResumeVolume, ToSp, VolumeOrder
 from appliance.control.reports import LegsLost
 from appliance.control.requests import Answer, Ask, Attach, FromMic, Look, Request, SetLocation, Start, ToMic
 from appliance.control.values import Show
@@ -25,6 +26,7 @@ from backstores.wwn import Wwn
 VCM_TICK_S = 0.25
 SP_TICK_S = 0.5
 MIC_TICK_S = 1.0
+LOOK_S = 5.0  # how soon the MIC notices that a VCM has started anew
 RESTART_S = 0.7
 
 
@@ -73,9 +75,16 @@ class SimMic:
 
 
 class System:
-    """Everything there is. ``check`` is called after each event."""
+    """Everything there is. ``check`` is called after each event, ``served`` when a volume goes on line, or on."""
 
-    def __init__(self, site: Site, shelf: Shelf, seed: int, check: Callable[[System], None] | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        shelf: Shelf,
+        seed: int,
+        check: Callable[[System], None] | None = None,
+        served: Callable[[System, SimPlane, Wwn], None] | None = None,
+    ) -> None:
         self.clock = Clock()
         self.random = random.Random(seed)
         self.site, self.shelf = site, shelf
@@ -86,9 +95,10 @@ class System:
         self.mic: SimMic | None = SimMic()
         self.log: list[tuple[float, str]] = []
         self.messages = 0
-        self._check = check
+        self._check, self._served = check, served
+        self.orders: Counter[Wwn] = Counter()  # by the volume that they are for
         self._incarnation = 0
-        self._live: set[str] = set()
+        self._look_s = 0.0
 
     # Time
 
@@ -187,6 +197,7 @@ class System:
         self.note("mic dies")
         before = self.mic
         self.mic = SimMic(self._next_incarnation(), attached=before.attached, shows=before.shows)
+        self._look_s = self.clock.now_s
         self.mic.answers = before.answers
         self.mic.number = before.number
 
@@ -197,7 +208,7 @@ class System:
 
     # Messages
 
-    def _send(self, do: Callable[[], None], *, to: str = "") -> None:
+    def _send(self, do: Callable[[], None]) -> None:
         """Have a message arrive, late or not at all."""
         self.messages += 1
         if self.random.random() >= self.conditions.loss:
@@ -215,6 +226,7 @@ class System:
         for effect in effects:
             match effect:
                 case Tell(sp, message):
+                    self._count(message)
                     self._send(partial(self._to_sp, sp, message))
                 case TellMic(message):
                     self._send(partial(self._to_mic, message))
@@ -222,6 +234,10 @@ class System:
                     self.note(text)
                 case Fence(sp, incarnation):
                     self._fence(sp, incarnation)
+
+    def _count(self, message: ToSp) -> None:
+        if isinstance(message.body, Ordered) and isinstance(message.body.order, VolumeOrder):
+            self.orders[message.body.order.volume] += 1
 
     def _fence(self, name: str, incarnation: int) -> None:
         """End a process for certain, as the supervisor does."""
@@ -267,6 +283,8 @@ class System:
         try:
             result, image = process.plane.carry_out(carry.action)
             outcome = Carried(carry.job, result, image)
+            if self._served is not None and isinstance(carry.action, GoOnLine | ResumeVolume):
+                self._served(self, process.plane, carry.action.volume)
         except PlaneError as error:
             outcome = Failed(carry.job, str(error), fenced_by=error.fenced_by)
         self._step_sp(process, outcome)
@@ -340,7 +358,9 @@ class System:
 
     def _tick_mic(self) -> None:
         if self.mic is not None:
-            self._from_mic(Look())
+            if self.clock.now_s >= self._look_s:
+                self._look_s = self.clock.now_s + (LOOK_S if self.mic.vcm else MIC_TICK_S)
+                self._from_mic(Look())
             if self.mic.vcm:
                 for number in sorted(self.mic.pending):
                     self._from_mic(Ask(number=number, request=self.mic.asked[number]))

@@ -112,6 +112,9 @@ def test_a_deletion_is_done_though_the_volume_was_not_seen() -> None:
     mvsm.close(order, Carried(3, Committed()), 5)
     assert mvsm.decide(order, 5) == Reply(Committed())
     assert collected(mvsm).gone == (VOLUME,)
+    again = mvsm.decide(CREATE, 5)
+    assert isinstance(again, Refuse)
+    assert "was deleted" in again.reason
 
 
 def test_what_an_image_lacks_is_not_taken_for_deleted() -> None:
