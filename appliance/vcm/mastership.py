@@ -29,11 +29,11 @@ class MasterState(enum.StrEnum):
     """How far the mastership is."""
 
     VACANT = "vacant"
-    FOLLOWING = "followed"  # the others promise to follow
-    SEATING = "seated"
-    ADMITTING = "admitting"
-    TAKING_UP = "taking up"
-    COLLECTING = "collecting"
+    FOLLOWING = "510 being followed"  # the others promise it
+    SEATING = "510 being seated"
+    ADMITTING = "512 reaching the alus"
+    TAKING_UP = "514 taking up the gs set, collecting the vsmdb"
+    COLLECTING = "518 telling the system image"
     READY = "ready"
 
 

@@ -51,6 +51,8 @@ DEADLINE_S: Final = 60.0
 KEPT: Final = 1024
 """Answers that are remembered, in case they are asked for again."""
 
+OfVolumes: Final = CreateVolume | ReplaceVolume | DeleteVolume
+
 
 @dataclass(slots=True)
 class Asking:
@@ -88,7 +90,10 @@ class Requests:
         elif ask.number not in self._asking:
             asking = Asking(ask.number, self.courier.now_s + DEADLINE_S)
             self._asking[ask.number] = asking
-            self._begin(asking, ask.request)
+            if isinstance(ask.request, OfVolumes):  # which volumes there are, the MVSP has to say first
+                self.mastership.when_ready(partial(self._begin, asking, ask.request))
+            else:
+                self._begin(asking, ask.request)
 
     def _begin(self, asking: Asking, request: Request) -> None:
         match request:

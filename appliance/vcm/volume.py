@@ -158,6 +158,7 @@ class Volume:
     outstanding: int = 0
     failure: str = ""
     retry_s: float = 0.0
+    waits_s: float = 0.0  # since when it can't be placed, though somebody waits for it
     held_s: float = 0.0  # since when
     resync: dict[str, float] = field(default_factory=dict)  # per cent, by storage processor
     trouble: dict[str, str] = field(default_factory=dict)

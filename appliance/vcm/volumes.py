@@ -25,7 +25,7 @@ from appliance.vcm.secrets import Secrets
 from appliance.vcm.stages import BEFORE_CHANGE, Step, View, next_stage
 from appliance.vcm.vocabulary import Site
 from appliance.vcm.volume import Change, Pause, PauseEvent, Phase, Volume, VolumeEvent
-from backstores.objects import PartitionObject
+from backstores.objects import LegState, MirrorObject, PartitionObject
 from backstores.wwn import Wwn, short
 
 RETRY_S: Final = 5.0
@@ -179,7 +179,7 @@ class Volumes:
             self.courier.log(f"volume {volume.name}: {sp} has lost legs {names}", serious=True)
             self._begin_pause(volume)
             volume.lose_legs(sp)
-        if volume.change is None and not volume.removing:
+        if volume.change is None and not volume.removing and not set(report.legs) <= _failed_legs(volume):
             volume.change = Change(_fail_legs(report), "fail legs", lambda error: None)
             self.try_again(volume)
 
@@ -211,8 +211,9 @@ class Volumes:
             volume.removing = True  # no ALU knows of it: it was deleted while nobody looked
         self._place(volume)
         if isinstance(volume.placement, Unplaced) and volume.change is None:
-            volume.tell(volume.placement.reason)
+            self._wait(volume, volume.placement.reason)
             return
+        volume.waits_s = 0.0
         if volume.change is not None and not self.mastership.ready:
             return  # nobody is held for longer than it takes
         stage = next_stage(self._view(volume))
@@ -328,6 +329,18 @@ class Volumes:
         self._drop_change(volume, reason)
         volume.tell(reason)
 
+    def _wait(self, volume: Volume, reason: str) -> None:
+        """A volume can't be placed now. If that lasts, tell who waits for it; an ALU may just be changing hands."""
+        if not volume.settled:
+            return
+        now_s = self.courier.now_s
+        volume.waits_s = volume.waits_s or now_s
+        if now_s - volume.waits_s >= RETRY_S:
+            volume.tell(reason)
+        else:
+            volume.retry_s = now_s + RETRY_S
+            self._failed[volume.wwn] = None
+
     def _drop_change(self, volume: Volume, error: str) -> None:
         change, volume.change = volume.change, None
         if change is not None:
@@ -402,6 +415,16 @@ class Volumes:
         volume.create, volume.step = False, ""
         self.changed(volume)
         volume.tell("")
+
+
+def _failed_legs(volume: Volume) -> set[Wwn]:
+    return {
+        leg.child
+        for obj in volume.objects
+        if isinstance(obj, MirrorObject)
+        for leg in obj.legs
+        if leg.state is LegState.FAILED
+    }
 
 
 def _fail_legs(report: LegsLost) -> Make:
