@@ -201,7 +201,7 @@ class Roster:
     def exited(self, name: str, status: int, now_s: float) -> list[Effect]:
         """A process has ended; nobody else has its name until this has been said."""
         member = self._members[name]
-        member.alive = False
+        member.alive = member.frozen = False
         if member.state in RUNNING:
             if now_s - member.forked_s >= LONG_ENOUGH_S:
                 member.wait_s = FIRST_WAIT_S

@@ -182,9 +182,13 @@ def serve(options: Options, works: Works) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # every session and every ALU takes one
     manager = Notifier(os.environ)
 
+    at_work: set[str] = set()
+
     def tell_ready(name: str, text: str) -> None:
         log.info("%s is ready%s", name, f": {text}" if text else "")
-        if name == MIC:
+        again = name in at_work
+        at_work.add(name)
+        if name == MIC and not again:
             print(f"ready: {text}", flush=True)
             manager.say(READY)
 
