@@ -26,6 +26,7 @@ class Made:
     block_bytes: int
     objects: dict[Wwn, PartitionObject] = field(default_factory=dict)
     drivers: dict[Wwn, AluDriver] = field(default_factory=dict)  # by the object
+    shown_to: dict[str, str] = field(default_factory=dict)  # initiator names, with their secrets
 
 
 class FirstTier:
@@ -50,17 +51,22 @@ class FirstTier:
             ExtentDevice(self._engine, driver, extents_of(partition), order.block_bytes)
             made.objects[partition.wwn], made.drivers[partition.wwn] = partition, driver
         before = self._volumes.get(order.volume, Made(order.block_bytes))
+        made.shown_to = before.shown_to  # who sees the volume's objects sees those that are new, too
         self._target.withdraw({wwn for wwn, old in before.objects.items() if made.objects.get(wwn) != old})
         self._volumes[order.volume] = made
+        self._show(made)
 
     def expose(self, order: ExposeT1) -> None:
         """Show a volume's objects to these storage processors, and to no other."""
         made = self._volumes.get(order.volume)
         if made is None:
             raise UsageError(f"volume {order.volume} has no first-tier object here")
-        names = {tier_initiator(self._iqn, grant.sp): grant.secret for grant in order.grants}
-        self._target.withdraw(made.objects.keys(), but=names)
-        for initiator, secret in names.items():
+        made.shown_to = {tier_initiator(self._iqn, grant.sp): grant.secret for grant in order.grants}
+        self._target.withdraw(made.objects.keys(), but=made.shown_to)
+        self._show(made)
+
+    def _show(self, made: Made) -> None:
+        for initiator, secret in made.shown_to.items():
             self._target.grant(initiator, secret, {wwn: self._maker(made, wwn) for wwn in made.objects})
 
     def remove(self, volume: Wwn) -> None:

@@ -48,7 +48,6 @@ from appliance.processor.second_tier import SecondTier
 from appliance.recognition import Recognize, recognize_nothing
 from backstores.engine.engine import Engine
 from backstores.errors import UsageError
-from backstores.wwn import Wwn
 
 log = logging.getLogger(__name__)
 
@@ -231,10 +230,8 @@ class AllHands:
     async def tend(self) -> None:
         """Do what is to be done every few seconds: clear dirty bits, look after the GS set."""
         await self._second.clean()
+        await self._remotes.tidy()
         async with self._mastering:
-            if self._master is not None:
+            if self._master is not None and self._masters_remotes is not None:
                 await self._master.watch()
-
-    def serves(self, volume: Wwn) -> bool:
-        """Whether hosts can reach a volume here."""
-        return self._second.unit(volume) is not None
+                await self._masters_remotes.tidy()

@@ -29,7 +29,7 @@ from backstores.wwn import Wwn, short
 RANDOM_ISID: Final = 0x80 << 40
 """The type of an ISID whose other bits are random (RFC 7143 clause 11.12.5)."""
 
-INTERNAL_PATIENCE: Final = Patience(login_s=2, idle_s=0.5, answer_s=1, first_wait_s=0.05, last_wait_s=0.5, deadline_s=4)
+INTERNAL_PATIENCE: Final = Patience(login_s=2, idle_s=0.5, answer_s=1, first_wait_s=0.05, last_wait_s=2, deadline_s=4)
 """Between storage processors a fail-over must be over before a host's patience is."""
 
 NameOf = Callable[[Access], str]
@@ -123,8 +123,10 @@ class Remotes:
             raise UsageError(f"storage processor {access.sp} does not show us {', '.join(missing)}")
 
     async def open(self, sp: str, wwn: Wwn, path: str) -> RemoteLun:
-        """Open something that was discovered. Raises as ``open_remote`` does."""
+        """Open something of a storage processor that was reached. Raises as ``open_remote`` does."""
         peer = self._peers.get(sp)
+        if peer is not None:
+            await peer.find({wwn})
         if peer is None or wwn not in peer.luns:
             raise UsageError(f"{path} was not discovered at storage processor {sp}")
         return await open_remote(peer.target, peer.luns[wwn], path, wwn)
@@ -136,6 +138,16 @@ class Remotes:
     def lun(self, sp: str, wwn: Wwn) -> int:
         """Give the LUN of something that was discovered."""
         return self._peers[sp].luns[wwn]
+
+    def leads_to(self, driver: RemoteLun, sp: str, wwn: Wwn) -> bool:
+        """Whether a driver that is open leads to something as it was discovered last."""
+        peer = self._peers.get(sp)
+        return peer is not None and wwn in peer.luns and driver.stands_for(peer.target, peer.luns[wwn])
+
+    async def tidy(self) -> None:
+        """Log out where nothing is open any more, and nobody answers."""
+        for sp in [sp for sp, peer in self._peers.items() if not peer.target.names and not self.is_up(sp)]:
+            await self._peers.pop(sp).target.close()
 
     def is_up(self, sp: str) -> bool:
         """Whether a storage processor that was reached can be reached now."""
@@ -181,6 +193,7 @@ class MasterOpener:
     async def release(self, driver: AluDriver) -> None:
         """Let go of an ALU that passes through; one of our own stays open."""
         if isinstance(driver, RemoteLun):
+            driver.hurry(True)
             await self._engine.release(driver)
 
 

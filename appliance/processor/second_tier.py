@@ -176,9 +176,11 @@ class SecondTier:
             await self._resume_as(served, order.made)
         log.info("volume %s goes on", served.name)
         served.resumed.set()
+        await self._release_unused(served)
 
     async def _resume_as(self, served: Served, made: MakeT2) -> None:
         drivers, remote = await self._below(made)
+        moved = [old for wwn, old in served.drivers.items() if drivers.get(wwn, old) is not old]
         served.drivers.update(drivers)
         grown = made.objects[0] != served.made.objects[0]
         followed = served.made.role is Role.FOLLOWER
@@ -198,6 +200,9 @@ class SecondTier:
             served.instance.resume(referenced(made.objects, remote), logs)
         if grown:
             served.unit.resized()
+        for driver in moved:
+            if isinstance(driver, RemoteLun):
+                await self._let_go(driver)
 
     async def _put_other(self, served: Served, made: MakeT2, remote: frozenset[Wwn]) -> None:
         """Lead in place of following, or follow in place of leading. Who waits at the old instance asks again."""
@@ -214,6 +219,18 @@ class SecondTier:
         old.abandon()
         if served.on_line:
             self._copy_dirty(served)
+
+    async def _release_unused(self, served: Served) -> None:
+        """Let go of objects of other storage processors that are not referred to any more."""
+        used = {reference.object for reference in served.made.references}
+        for wwn, driver in list(served.drivers.items()):
+            if isinstance(driver, RemoteLun) and wwn not in used:
+                del served.drivers[wwn]
+                await self._let_go(driver)
+
+    async def _let_go(self, driver: RemoteLun) -> None:
+        driver.hurry(True)
+        await self._engine.release(driver)
 
     async def go_off_line(self, volume: Wwn) -> None:
         """Stop serving a volume, cleanly. One that is not here needs nothing."""
@@ -234,7 +251,10 @@ class SecondTier:
     async def remove(self, volume: Wwn) -> None:
         """Delete a volume's second tier."""
         await self.go_off_line(volume)
-        self._volumes.pop(volume, None)
+        served = self._volumes.pop(volume, None)
+        for driver in served.drivers.values() if served is not None else ():
+            if isinstance(driver, RemoteLun):
+                await self._let_go(driver)
 
     async def close(self) -> None:
         """Stop all volumes cleanly: those that follow first, for they have ranges of others' leads."""
@@ -271,11 +291,10 @@ class SecondTier:
         for reference in made.references:
             path = f"{short(reference.object)} at {reference.sp}"
             known = there.get(reference.object)
-            drivers[reference.object] = (
-                known
-                if known is not None and known.path == path
-                else await self._remotes.open(reference.sp, reference.object, path)
-            )
+            if isinstance(known, RemoteLun) and self._remotes.leads_to(known, reference.sp, reference.object):
+                drivers[reference.object] = known
+            else:
+                drivers[reference.object] = await self._remotes.open(reference.sp, reference.object, path)
         return drivers, frozenset(reference.object for reference in made.references)
 
     def _drivers_of(self, volume: Wwn) -> Mapping[Wwn, AluDriver]:
