@@ -100,6 +100,10 @@ class RemoteLun(AluDriver, Transfers):
             self.closed = True
             self._target.forget(self._lun)
 
+    def stands_for(self, target: RemoteTarget, lun: int) -> bool:
+        """Whether it is this unit, by these sessions."""
+        return self._target is target and self._lun == lun and not self.closed
+
     def hurry(self, on: bool) -> None:
         """Fail at once while no path is up, or wait for one again: whoever holds a volume may know another way."""
         self._target.hurry(self._lun, on)
@@ -161,8 +165,10 @@ class RemoteLun(AluDriver, Transfers):
         moved: Callable[[int], None] = lambda count: None,
     ) -> Held:
         """Move the views by as many commands as it takes, all at once; the answer is the kernel's."""
-        pieces = list(self._pieces(views))
         outcome = Held()
+        if len(views) == 1 and self._begin_whole(opcode, views[0], offset, durable, outcome, moved):
+            return outcome
+        pieces = list(self._pieces(views))
         answers: dict[int, int] = {}
 
         def piece_ended(number: int, code: int) -> None:
@@ -179,6 +185,18 @@ class RemoteLun(AluDriver, Transfers):
                 piece_ended(number, errno.EBADF if self.closed else errno.EINVAL)
             at += len(piece)
         return outcome
+
+    def _begin_whole(
+        self, opcode: int, view: memoryview, offset: int, durable: bool, outcome: Held, moved: Callable[[int], None]
+    ) -> bool:
+        """Move one view by one command, as most transfers are; False: it takes more."""
+
+        def ended(code: int) -> None:
+            if not code:
+                moved(len(view))
+            outcome.set_result(-code if code else len(view))
+
+        return self._begin(opcode, offset, view, ended, durable)
 
     def _pieces(self, views: Sequence[memoryview]) -> Iterator[memoryview]:
         for view in views:

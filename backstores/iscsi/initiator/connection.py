@@ -142,6 +142,8 @@ class Connection:
                 case State.READY:
                     self._listen(now_s)
                     self._recovery.tick(now_s)
+                    if self.tasks.stalled(now_s - patience.command_s):
+                        raise PeerError(f"the target takes no command for {patience.command_s:g} s")
                 case _:
                     pass
         except ProtocolError as error:

@@ -70,6 +70,7 @@ class Path:
     def start(self) -> None:
         """Log in, and again whenever that is over."""
         self._keeper = asyncio.create_task(self._keep(), name=f"path to {self.endpoint}")
+        self._keeper.add_done_callback(tell_failure)
 
     async def stop(self) -> None:
         """Log out."""
@@ -154,6 +155,13 @@ class Path:
             self.error = ConnectionLost(f"the session is over: {session.reason}")
             log.warning("path to %s is down: %s", self.endpoint, session.reason)
             self._owner.went_down(self, session.reason)
+
+
+def tell_failure(keeper: asyncio.Task[None]) -> None:
+    """Log a bug of ours that has ended what nobody waits for."""
+    error = None if keeper.cancelled() else keeper.exception()
+    if error is not None:
+        log.error("%s has failed", keeper.get_name(), exc_info=error)
 
 
 async def _is_there(session: Session, number: int, wwn: Wwn) -> bool:

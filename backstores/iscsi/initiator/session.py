@@ -156,7 +156,10 @@ async def connect(
 
 
 async def _reach(endpoint: Endpoint, patience: Patience) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectionLost(f"no socket for {endpoint}: {error.strerror}") from error
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -28,7 +28,7 @@ from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.outcome import GONE, CommandFailed, Verdict, tells, verdict_of
-from backstores.iscsi.initiator.path import Path
+from backstores.iscsi.initiator.path import Path, tell_failure
 from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.questions import identify, list_luns
 from backstores.iscsi.initiator.session import DEFAULT_PATIENCE, connect, run
@@ -205,6 +205,7 @@ class RemoteTarget:
     def _fence_by(self, path: Path) -> None:
         if self._fence is None or self._fence.done():
             self._fence = asyncio.create_task(self._end_suspects(path), name=f"fence by {path.endpoint}")
+            self._fence.add_done_callback(tell_failure)
 
     async def _end_suspects(self, path: Path) -> None:
         """Make the target end the sessions of paths that have died; then this one carries commands."""

@@ -106,6 +106,7 @@ class TaskTable:
     def submit(self, task: Task) -> None:
         """Take a task on."""
         if self._waiting or len(self.running) >= QUEUE_DEPTH or self._serials.room < 1:
+            task.since_s = self.now_s
             self._waiting.append(task)
         else:
             self._send(task)
@@ -228,6 +229,10 @@ class TaskTable:
             if task.since_s > since_s:
                 return
             yield task
+
+    def stalled(self, since_s: float) -> bool:
+        """Whether the target has kept its window closed since a time, though it has nothing of ours to do."""
+        return bool(self._waiting) and not self.running and self._waiting[0].since_s <= since_s
 
     def drop(self, task: Task) -> None:
         """End a task that was aborted, if it has not ended by itself."""

@@ -127,6 +127,23 @@ def test_one_command_of_a_unit_is_aborted_at_a_time() -> None:
     assert [request.referenced_itt for request in at(puppet, ABORT_AT + 2)] == [second.itt]
 
 
+def test_a_target_that_takes_no_commands_is_given_up() -> None:
+    """Its window stays closed, though it has nothing to do, and it answers pings: nothing else would ever end this."""
+    puppet = Puppet(window=1)
+    core = puppet.login()
+    first, waiting = reading(), reading()
+    core.submit(first)
+    core.submit(waiting)
+    assert at(puppet, ABORT_AT - 1) == []
+    puppet.say(ScsiResponse, itt=first.itt, status=0)
+    at(puppet, ABORT_AT - 0.5)
+    assert core.state is State.READY
+    at(puppet, ABORT_AT)
+    assert "takes no command" in core.reason
+    assert ended(core) == [first, waiting]
+    assert waiting.lost
+
+
 def test_our_own_target_aborts() -> None:
     pair = Pair(hold=True)
     pair.access.device.immediate = False
