@@ -207,7 +207,7 @@ class Roster:
                 member.wait_s = FIRST_WAIT_S
             member.due_s = now_s + member.wait_s
             member.wait_s = min(MOST_WAIT_S, 2 * member.wait_s)
-            if member.post.vital and not member.was_ready:
+            if member.post.vital and not member.was_ready and not self._ending:
                 self._status, self._ending = 1, True
         member.happen(Event.EXITED)
         return self._go_on_ending(now_s) if self._ending else []

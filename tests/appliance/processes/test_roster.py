@@ -105,6 +105,17 @@ def test_without_a_vital_process_there_is_no_start() -> None:
     assert roster.exited("vcm", 0, 3) == [Finish(1)]
 
 
+def test_an_end_that_was_asked_for_is_no_failed_start() -> None:
+    roster = Roster(POSTS)
+    for name in NAMES:
+        roster.forked(name, 1, 0)
+    roster.end(1)
+    roster.end(1)
+    for name in NAMES:
+        effects = roster.exited(name, -9, 2)
+    assert effects == [Finish(0)]
+
+
 def test_a_vital_process_that_was_ready_once_is_like_all_others() -> None:
     """C1: data goes on while the MIC is down."""
     roster = at_work()
