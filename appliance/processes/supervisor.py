@@ -152,8 +152,8 @@ class Supervisor:
             self._carry_out(effects)
 
     def _hear(self, name: str, line: socket.socket) -> None:
-        """Read what a child says, and leave its line alone when it has closed it."""
-        while True:
+        """Read what a child says, unless it was reaped in the same turn; leave its line alone when it has closed it."""
+        while self._lines.get(name) is line:
             try:
                 raw = line.recv(MOST_BYTES)
             except BlockingIOError:
