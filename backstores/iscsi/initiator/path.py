@@ -48,7 +48,7 @@ class Owner(Protocol):
 class Path:
     """One way to a target. ``usable``: it can carry commands; ``gone``: fields of LUNs that are somebody else's.
 
-    ``carried`` is its owner's: the session has had commands.
+    Two are its owner's: ``carried``, the session has had commands; ``told``, somebody was told that it is up.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Path:
         self.identity = identity
         self.session: Session | None = None
         self.usable = False
-        self.carried = False
+        self.carried = self.told = False
         self.gone: frozenset[int] = frozenset()
         self.error: ProtocolError | CommandFailed | None = None  # why it is not usable
         self._owner = owner

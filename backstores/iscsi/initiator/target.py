@@ -108,7 +108,7 @@ class RemoteTarget:
         ]
         self._carrier: Path | None = None  # the path that carries commands
         self._suspects: list[Path] = []  # died with commands under way, and may still have some on the way
-        self._fence: asyncio.Task[None] | None = None
+        self._fencing: asyncio.Task[None] | None = None
         self._buffer = shared
         self._patience = patience
         self._on_event = on_event
@@ -141,8 +141,8 @@ class RemoteTarget:
     async def close(self) -> None:
         """Log out by all paths; commands that have not ended are lost."""
         self._open = False
-        if self._fence is not None:
-            self._fence.cancel()
+        if self._fencing is not None:
+            self._fencing.cancel()
         await asyncio.gather(*(path.stop() for path in self._paths))
         if self._timer is not None:
             self._timer.cancel()
@@ -178,9 +178,11 @@ class RemoteTarget:
         if self._carrier is path or (self._carrier is None and not self._suspects):
             self._carry(path)
         elif self._carrier is None:
-            self._fence_by(path)
+            self._begin_fencing()
         self._moved.set()
-        self._on_event(PathUp(self._paths.index(path)))
+        if not path.told:
+            path.told = True
+            self._on_event(PathUp(self._paths.index(path)))
 
     def went_down(self, path: Path, reason: str) -> None:
         """Hear that a path can't carry commands any more, or that it could not be made to."""
@@ -188,11 +190,11 @@ class RemoteTarget:
             path.carried = False
             self._suspects.append(path)
             self._carrier = None
-            other = next((other for other in self._paths if other.usable), None)
-            if other is not None:
-                self._fence_by(other)
+            self._begin_fencing()
         self._moved.set()
-        self._on_event(PathDown(self._paths.index(path), reason))
+        if path.told:
+            path.told = False
+            self._on_event(PathDown(self._paths.index(path), reason))
 
     def _carry(self, path: Path) -> None:
         """Have a path carry commands, those first that have waited for one."""
@@ -202,15 +204,22 @@ class RemoteTarget:
         for task in waiting:
             self._dispatch(task)
 
-    def _fence_by(self, path: Path) -> None:
-        if self._fence is None or self._fence.done():
-            self._fence = asyncio.create_task(self._end_suspects(path), name=f"fence by {path.endpoint}")
-            self._fence.add_done_callback(tell_failure)
+    def _begin_fencing(self) -> None:
+        if self._fencing is None or self._fencing.done():
+            self._fencing = asyncio.create_task(self._fence(), name=f"fencing paths to {self.name}")
+            self._fencing.add_done_callback(tell_failure)
 
-    async def _end_suspects(self, path: Path) -> None:
-        """Make the target end the sessions of paths that have died; then this one carries commands."""
+    async def _fence(self) -> None:
+        """Make the target end the sessions of paths that have died; then one that is usable carries commands."""
         wait_s = self._patience.first_wait_s
-        while self._suspects and path.usable:
+        while self._carrier is None:
+            path = next((path for path in self._paths if path.usable), None)
+            if path is None:
+                return  # the next one that comes up begins anew
+            if not self._suspects:
+                self._carry(path)
+                self._moved.set()
+                return
             suspect = self._suspects[0]
             try:
                 session = await connect(path.endpoint, suspect.identity, patience=self._patience, buffer=self._buffer)
@@ -222,9 +231,6 @@ class RemoteTarget:
             else:
                 if suspect in self._suspects:
                     self._suspects.remove(suspect)
-        if path.usable and self._carrier is None:
-            self._carry(path)
-            self._moved.set()
 
     # Commands
 

@@ -165,6 +165,53 @@ async def _mend(how: str, at: House, ways: list[Cable], number: int) -> None:
             ways[number].thaw()
 
 
+def test_fencing_goes_on_by_whatever_path_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both paths have carried commands. The first dies, can't be fenced by the second, and that dies too."""
+
+    async def scenario() -> None:
+        patience = replace(QUICK, first_wait_s=0.02, last_wait_s=0.3)
+        async with (
+            house({0: make_unit(1)}) as at,
+            cables(at.endpoints) as ways,
+            reached([cable.near for cable in ways], patience) as target,
+        ):
+            await when(lambda: all(ups(target)))
+            for number in (1, 0):
+                target.prefer(number)
+                await target.execute(0, READY)
+            await _refuse_new(ways[1])
+            await ways[0].unplug()
+            await when(lambda: not ups(target)[0])
+            ways[1].cut()
+            await when(lambda: not ups(target)[1])
+            await ways[0].plug()
+            await target.execute(0, READY)
+            await ways[1].plug()
+            await when(lambda: all(ups(target)))
+
+    asyncio.run(scenario())
+
+
+async def _refuse_new(cable: Cable) -> None:
+    """Let connections be as they are, and no new one be made."""
+    assert cable._server is not None
+    cable._server.close()
+
+
+def test_a_path_that_stays_away_is_told_once() -> None:
+    async def scenario() -> None:
+        events: list[Any] = []
+        async with house({0: make_unit(1)}) as at, reached(at, events=events) as target:
+            await when(lambda: all(ups(target)))
+            endpoint = await at.stop(0)
+            await when(lambda: "no connection" in target.paths()[0].trouble)
+            await at.start(0, endpoint)
+            await when(lambda: all(ups(target)))
+            assert [type(event) for event in events if event.path == 0] == [PathUp, PathDown, PathUp]
+
+    asyncio.run(scenario())
+
+
 def test_without_a_path_commands_wait_and_then_go() -> None:
     async def scenario() -> None:
         async with house({0: make_unit(1)}) as at, reached(at) as target:
