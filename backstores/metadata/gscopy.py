@@ -22,7 +22,7 @@ from backstores.metadata import gsformat
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.gsformat import ActiveList, GsImage, GsPointer, ReservedRegion
 from backstores.metadata.layout import GS_LISTS, GS_POINTER_ADDRESSES, GS_RESERVED
-from backstores.metadata.sector import SECTOR_BYTES, SectorError, crc32c, seal, stored_wwn, unseal
+from backstores.metadata.sector import SECTOR_BYTES, SectorError, crc32c, seal_on, stored_wwn, unseal
 from backstores.metadata.steps import IO_UNIT, Flush, Reads, Span, Step, Write, padded, units
 from backstores.objects import Extent
 from backstores.wwn import Wwn, to_bytes
@@ -143,13 +143,11 @@ def store(copy: Copy, image: GsImage) -> tuple[list[Step], Copy]:
     else:
         kept = {name: getattr(live, name) for name in ("reserved_address", "reserved_bytes", "reserved_crc")}
     address = GS_POINTER_ADDRESSES[slot]
-    sector = seal(
+    sector = seal_on(
+        copy.alu,
+        address,
         GsPointer,
-        address=address,
-        alu=to_bytes(copy.alu),
-        generation=image.generation,
-        time_ns=image.time_ns,
-        epoch=image.epoch,
+        image,
         list_address=place.start_bytes,
         list_bytes=len(body),
         list_crc=crc32c(body),

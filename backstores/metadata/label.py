@@ -28,7 +28,7 @@ from backstores.metadata.layout import (
     table_addresses,
 )
 from backstores.metadata.mdr import Directory
-from backstores.metadata.sector import Sector, SectorError, following, seal, stamped, stored_wwn, unseal, version_of
+from backstores.metadata.sector import Sector, SectorError, following, seal_on, stamped, stored_wwn, unseal, version_of
 from backstores.metadata.steps import Step
 from backstores.objects import Extent
 from backstores.wire import Bits, Bytes
@@ -95,13 +95,11 @@ def renewed(label: Label, previous: Label | None, now_ns: int) -> Label:
 def build(label: Label, address: int) -> bytes:
     """Make the copy of a label that lies at ``address``: one sector, of the version that this release writes."""
     table_a, table_b, table_c, table_d = label.tables
-    return seal(
+    return seal_on(
+        label.alu,
+        address,
         LabelSector,
-        address=address,
-        alu=to_bytes(label.alu),
-        generation=label.generation,
-        time_ns=label.time_ns,
-        epoch=label.epoch,
+        label,
         size_bytes=label.size_bytes,
         data_start=label.data.start_bytes,
         data_end=label.data.end_bytes,

@@ -23,7 +23,7 @@ from backstores.metadata.sector import (
     SectorError,
     following,
     is_susid,
-    seal,
+    seal_on,
     stamped,
     stored_susid,
     stored_wwn,
@@ -32,7 +32,7 @@ from backstores.metadata.sector import (
 from backstores.metadata.steps import IO_UNIT, Step
 from backstores.objects import Extent
 from backstores.wire import Bits, Bytes
-from backstores.wwn import Wwn, to_bytes
+from backstores.wwn import Wwn
 
 
 class DirectorySector(Sector, size=512, order="little"):
@@ -108,13 +108,11 @@ def build(directory: Directory, address: int) -> bytes:
     """
     if not 0 <= directory.epoch <= COUNTER_LIMIT:
         raise UsageError(f"epoch {directory.epoch} is not 0 to {COUNTER_LIMIT}")
-    return seal(
+    return seal_on(
+        directory.alu,
+        address,
         DirectorySector,
-        address=address,
-        alu=to_bytes(directory.alu),
-        generation=directory.generation,
-        time_ns=directory.time_ns,
-        epoch=directory.epoch,
+        directory,
         susid=directory.susid.encode("ascii"),
         region_a=directory.regions[0],
         region_b=directory.regions[1],

@@ -28,11 +28,11 @@ from backstores.errors import UsageError
 from backstores.metadata import records
 from backstores.metadata.findings import Finding
 from backstores.metadata.mdr import Directory
-from backstores.metadata.sector import Sector, crc32c, following, seal, stamped
+from backstores.metadata.sector import Sector, crc32c, following, seal_on, stamped
 from backstores.metadata.steps import IO_UNIT, ZERO_UNIT, Flush, Step, Write, padded, units
 from backstores.objects import AnyObject, Extent
 from backstores.wire import Bits, Bytes
-from backstores.wwn import Wwn, to_bytes
+from backstores.wwn import Wwn
 
 BODY_OFFSET: Final = IO_UNIT  # from a header
 RUNWAY_BYTES: Final = 64 << 10  # zeros behind a base: in a sparse file they are room that nobody else can take
@@ -202,13 +202,11 @@ def _steps(address: int, body: bytes, header: bytes) -> tuple[Step, ...]:
 
 
 def _header(kind: type[RegionSector | ChangeSector], address: int, body: bytes, alu: Wwn, after: RegionState) -> bytes:
-    return seal(
+    return seal_on(
+        alu,
+        address,
         kind,
-        address=address,
-        alu=to_bytes(alu),
-        generation=after.generation,
-        time_ns=after.time_ns,
-        epoch=after.epoch,
+        after,
         body_bytes=len(body),
         body_crc=crc32c(body),
         objects=len(after.objects),

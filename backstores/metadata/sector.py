@@ -9,7 +9,7 @@ newer format from damage.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final, Protocol, TypeVar
 
 import google_crc32c
 
@@ -17,7 +17,7 @@ from backstores.errors import CorruptError, UsageError
 from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.layout import FORMAT_VERSION
 from backstores.wire import Bits, Bytes, Wire
-from backstores.wwn import Wwn, parse_wwn
+from backstores.wwn import Wwn, parse_wwn, to_bytes
 
 SECTOR_BYTES: Final = 512
 SUSID_BYTES: Final = 64
@@ -65,6 +65,35 @@ def seal(kind: type[Sector], **values: object) -> bytes:
     raw = bytearray(kind.build(version=FORMAT_VERSION, **values))
     kind.crc.write(raw, crc32c(bytes(raw)))
     return bytes(raw)
+
+
+class Written(Protocol):
+    """What says when something was written, and by whom."""
+
+    @property
+    def generation(self) -> int:
+        """One more at every write."""
+
+    @property
+    def time_ns(self) -> int:
+        """For people."""
+
+    @property
+    def epoch(self) -> int:
+        """Of the writer (M5)."""
+
+
+def seal_on(alu: Wwn, address: int, kind: type[Sector], written: Written, **values: object) -> bytes:
+    """Build a sector for a place on an ALU, dated as what it holds is."""
+    return seal(
+        kind,
+        address=address,
+        alu=to_bytes(alu),
+        generation=written.generation,
+        time_ns=written.time_ns,
+        epoch=written.epoch,
+        **values,
+    )
 
 
 def unseal(kind: type[S], raw: bytes, address: int) -> S:

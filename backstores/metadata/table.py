@@ -24,7 +24,16 @@ from backstores.metadata.findings import Finding, Problem
 from backstores.metadata.label import Label
 from backstores.metadata.layout import MOST_TABLE_BYTES, TABLE_BYTES
 from backstores.metadata.records import is_object_name
-from backstores.metadata.sector import SECTOR_BYTES, Sector, SectorError, following, seal, stamped, stored_wwn, unseal
+from backstores.metadata.sector import (
+    SECTOR_BYTES,
+    Sector,
+    SectorError,
+    following,
+    seal_on,
+    stamped,
+    stored_wwn,
+    unseal,
+)
 from backstores.metadata.steps import IO_UNIT, Flush, Step, Write
 from backstores.objects import AnyObject, Extent, PartitionObject
 from backstores.wire import Bits, Bytes, Wire
@@ -219,13 +228,11 @@ def _build(table: Table, sector: int, label: Label, address: int) -> bytes:
     if stamp is None:
         return ZERO_SECTOR
     first = sector * ENTRIES_OF_A_SECTOR
-    return seal(
+    return seal_on(
+        label.alu,
+        address + sector * SECTOR_BYTES,
         TableSector,
-        address=address + sector * SECTOR_BYTES,
-        alu=to_bytes(label.alu),
-        generation=stamp.generation,
-        time_ns=stamp.time_ns,
-        epoch=stamp.epoch,
+        stamp,
         index=sector,
         entries=b"".join(_entry(table.slots.get(slot)) for slot in range(first, first + ENTRIES_OF_A_SECTOR)),
     )
