@@ -2,9 +2,9 @@
 
     python -m images.build [--mirror URL] [--lock tell|strict|write]
 
-Python packages are fetched here, by their hashes; mmdebstrap makes the tree and runs ``install.sh`` in it, then the
-tree becomes a disk. Nothing is mounted, and no device is made: fakeroot remembers whose each file is, so that a user
-can build as well as root.
+Python packages are fetched here, by their hashes, and kept for the next time; mmdebstrap makes the tree and runs
+``install.sh`` in it, then the tree becomes a disk. Nothing is mounted, and no device is made: fakeroot remembers whose
+each file is, so that a user can build as well as root.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final
 from backstores.errors import TiergateError
 from images.disk import Tree, make_disk
 from images.packages import Lock, differences, installed_in, read_lock, read_wanted, write_lock
-from images.tools import BUILD, IMAGE, KERNEL, PROJECT, RECIPE, ImageError, need, run
+from images.tools import BUILD, IMAGE, KERNEL, PROJECT, RECIPE, WHEELS, ImageError, need, run
 
 SUITE: Final = "bookworm"
 MIRROR: Final = "http://deb.debian.org"
@@ -122,11 +122,21 @@ def overlay_files(wheels: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _fetch_wheels(wheels: Path) -> Path:
-    """Download what requirements.txt names, for the image's Python and not for this one."""
+    """Gather what requirements.txt names, for the image's Python and not for this one.
+
+    What was downloaded is kept, so that a second build needs no network but Debian's mirror.
+    """
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--require-hashes"]
     command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311"]
     command += [f"--platform={platform}" for platform in PLATFORMS]
-    run([*command, "--requirement", str(RECIPE / "requirements.txt"), "--dest", str(wheels)])
+    command += ["--requirement", str(RECIPE / "requirements.txt")]
+    offline = [*command, "--no-index", "--find-links", str(WHEELS), "--dest", str(wheels)]
+    WHEELS.mkdir(exist_ok=True)
+    try:
+        run(offline)
+    except ImageError:  # one is not there yet, or is another than the one that is pinned
+        run([*command, "--dest", str(WHEELS)])
+        run(offline)
     return wheels
 
 

@@ -15,6 +15,7 @@ RECIPE: Final = PROJECT / "images"
 BUILD: Final = PROJECT / "build" / "image"
 IMAGE: Final = BUILD / "tiergate.qcow2"
 KERNEL: Final = BUILD / "vmlinuz"
+WHEELS: Final = BUILD / "wheels"
 PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian keeps some, and users don't look
 
 
