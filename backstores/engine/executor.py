@@ -56,20 +56,26 @@ class Executor:
     async def run(self, plan: Plan, request: Request, block_bytes: int) -> list[Run]:
         """Carry out all stages; the answer is what STATUS steps found, in the request's order.
 
+        However it ends, by a cancellation, too, nothing of it is under way any more: its range may be given to others.
+
         Raises:
             StageFailed: leaf operations failed; the stages after theirs were not begun.
         """
         runs: list[Run] = []
         for stage in plan:
+            outcomes: Sequence[list[Run] | BaseException]
             if len(stage) == 1:
-                outcomes: list[list[Run] | BaseException] = [await self._caught(stage[0], request, block_bytes)]
+                outcomes = [await self._caught(stage[0], request, block_bytes)]
             else:
-                outcomes = await asyncio.gather(*(self._caught(step, request, block_bytes) for step in stage))
+                steps = (self._caught(step, request, block_bytes) for step in stage)
+                # Else it would be over with the first step that is cancelled, while others can't be called back.
+                outcomes = await asyncio.gather(*steps, return_exceptions=True)
             failures = [outcome for outcome in outcomes if isinstance(outcome, LeafFailed)]
             if failures:
                 raise StageFailed(failures)
             for outcome in outcomes:
-                assert isinstance(outcome, list)
+                if isinstance(outcome, BaseException):
+                    raise outcome
                 runs.extend(outcome)
         return sorted(runs)
 

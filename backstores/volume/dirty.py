@@ -137,11 +137,13 @@ class DirtyLog:
             if batch is None:
                 return
             try:
-                outcomes = await asyncio.gather(*(self._write_leg(leg, batch) for leg in self._legs))
+                writes = (self._write_leg(leg, batch) for leg in self._legs)
+                outcomes = await asyncio.gather(*writes, return_exceptions=True)
             except BaseException:
                 self._core.failed(batch)
                 raise
-            # Only now: while one leg is still being written, the next batch could be overtaken by this one.
+            # Only now: while one leg is still being written, the next batch could be overtaken by this one. So even
+            # who is cancelled has waited for all.
             failure = next(filter(None, outcomes), None)
             if failure is not None:
                 self._core.failed(batch)

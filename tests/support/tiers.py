@@ -25,6 +25,7 @@ from backstores.alu.base import (
 )
 from backstores.alu.memory import MemoryDriver
 from backstores.block import BlockError, Op, Request
+from backstores.engine.backend import Held
 from backstores.engine.engine import Engine
 from backstores.metadata.bitmap import Geometry
 from backstores.objects import AnyObject, Leg, LegState, MirrorObject, PartitionObject
@@ -53,7 +54,10 @@ async def pass_turns(turns: Turns) -> None:
 
 
 class Rrn(AluDriver, Transfers):
-    """A T1 unit as a driver. ``cut``: nothing gets through any more, in either direction."""
+    """A T1 unit as a driver. ``cut``: nothing gets through any more, in either direction.
+
+    What has arrived at the unit is carried out, though whoever has sent it is dead; and who lives waits for that.
+    """
 
     def __init__(self, unit: ExtentDevice, turns: Turns, path: str) -> None:
         self.path = path
@@ -65,6 +69,7 @@ class Rrn(AluDriver, Transfers):
         self.read_now = self.write_now = self.readv_now = self.writev_now = never_now
         self.write_beside = never_beside
         self.closed = self.cut = False
+        self.under_way: set[asyncio.Task[int]] = set()  # at the unit
         self._unit = unit
         self._turns = turns
 
@@ -105,12 +110,25 @@ class Rrn(AluDriver, Transfers):
 
     async def _sent(self, op: Op, offset: int, length: int, data: memoryview | None = None, fua: bool = False) -> int:
         await self._over_the_fabric()
+        task = asyncio.create_task(self._arrived(Request(op, offset // BLOCK_BYTES, length // BLOCK_BYTES, data, fua)))
+        self.under_way.add(task)
+        outcome = Held()
+
+        def ended(task: asyncio.Task[int]) -> None:
+            self.under_way.discard(task)
+            outcome.set_result(-EIO if task.cancelled() else task.result())
+
+        task.add_done_callback(ended)
+        answer = await outcome
+        await self._over_the_fabric()
+        return answer
+
+    async def _arrived(self, request: Request) -> int:
         try:
-            await self._unit.submit(Request(op, offset // BLOCK_BYTES, length // BLOCK_BYTES, data, fua))
+            await self._unit.submit(request)
         except BlockError:
             return -EIO
-        await self._over_the_fabric()
-        return length
+        return request.blocks * BLOCK_BYTES
 
     async def _over_the_fabric(self) -> None:
         await pass_turns(self._turns)
@@ -269,13 +287,17 @@ class Tiers:
         await self.fenced.wait()
 
     async def persist(self, changed: Sequence[AnyObject]) -> None:
+        """Record for the lead that legs have failed."""
+        self.commit(changed)
+
+    def commit(self, changed: Sequence[AnyObject]) -> None:
         """Take changed objects as durable."""
         newer = {item.wwn: item for item in changed}
         self.objects = tuple(newer.get(item.wwn, item) for item in self.objects)
 
-    async def without(self, lost: Mapping[Wwn, set[Wwn]]) -> None:
+    def without(self, lost: Mapping[Wwn, set[Wwn]]) -> None:
         """Commit a tree in which legs have failed, as the MVSP does."""
-        await self.persist([without_legs(m, lost[m.wwn]) for m in self.mirrors if m.wwn in lost])
+        self.commit([without_legs(m, lost[m.wwn]) for m in self.mirrors if m.wwn in lost])
 
     def _lead_lost(self) -> None:
         self.leads_lost += 1

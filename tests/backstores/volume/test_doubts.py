@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from backstores.alu.base import AluOp
+from backstores.alu.memory import MemoryDriver
 from backstores.block import BlockError, NoSpace, Offline, Op, Request
+from backstores.engine.backend import Held
 from backstores.errors import UsageError
 from backstores.objects import AnyObject, LegState
 from backstores.volume.volume import Volume
@@ -192,3 +194,41 @@ def test_the_host_hears_of_a_flush_that_failed_while_regions_were_cleared() -> N
         await volume.submit(FLUSH)
 
     with_volume(scenario)
+
+
+class Stubborn(MemoryDriver):
+    """Does not let go of a transfer that has begun, as a kernel or another machine would not."""
+
+    def writev(self, views: Sequence[memoryview], offset: int, durable: bool) -> Held:  # type: ignore[override]
+        outcome = Held()
+        task = asyncio.ensure_future(super().writev(views, offset, durable))
+        task.add_done_callback(lambda task: outcome.set_result(task.result()))
+        return outcome
+
+
+@pytest.mark.parametrize("late", [0, 1], ids=["first leg", "second leg"])
+def test_a_cancelled_write_keeps_its_range_until_every_leg_has_ended(late: int) -> None:
+    """D1: else what it still writes to one leg would land over what somebody else has written since."""
+
+    async def scenario() -> None:
+        machine = Machine(immediate=False)
+        machine.alus[machine.leg(0, late).path] = Stubborn(2 * DATA, path=machine.leg(0, late).path, immediate=False)
+        async with machine.volume() as volume:
+            await write(volume, 1)
+            gates = [machine.leg(0, leg).hold(AluOp.WRITE) for leg in (0, 1)]
+            task = asyncio.create_task(write(volume, 2))
+            await asyncio.gather(*(gate.reached.wait() for gate in gates))
+            task.cancel()
+            gates[1 - late].open()
+            other = asyncio.create_task(write(volume, 3))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            ended = task.done()
+            gates[late].open()
+            assert not ended
+            await asyncio.gather(task, return_exceptions=True)
+            await other
+            for leg in (0, 1):
+                assert machine.data(0, leg)[: 8 * BLOCK_BYTES] == pattern(3)
+
+    asyncio.run(scenario())
