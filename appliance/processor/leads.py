@@ -65,9 +65,16 @@ class Leads:
         await self._remotes.discover(made.lead, {wwn})
         if not self._remotes.is_up(made.lead.sp):
             raise UsageError(f"no path leads to storage processor {made.lead.sp}")
-        return RemoteLead(self._remotes.target(made.lead.sp), self._remotes.lun(made.lead.sp, wwn))
+        target, lun = self._remotes.target(made.lead.sp), self._remotes.lun(made.lead.sp, wwn)
+        target.expect(lun, wwn)
+        return RemoteLead(target, lun)
 
     def hurry(self, made: MakeT2, on: bool) -> None:
         """Have what is said to a lead fail at once while there is no way to it, or wait for one again."""
         assert made.lead is not None
         self._remotes.hurry(made.lead.sp, lead_wwn(made.volume), on)
+
+    def forget(self, made: MakeT2) -> None:
+        """Expect nothing of the lead that was followed before."""
+        assert made.lead is not None
+        self._remotes.forget(made.lead.sp, lead_wwn(made.volume))

@@ -159,6 +159,12 @@ class Remotes:
         if peer is not None and wwn in peer.luns:
             peer.target.hurry(peer.luns[wwn], on)
 
+    def forget(self, sp: str, wwn: Wwn) -> None:
+        """Expect something to be there no more."""
+        peer = self._peers.get(sp)
+        if peer is not None and wwn in peer.luns:
+            peer.target.forget(peer.luns.pop(wwn))
+
     async def close(self) -> None:
         """Log out everywhere."""
         peers, self._peers = self._peers, {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[LegsLost | VolumeIs], None]
 
 HOLD_LIMITS: Final = HoldLimits()
-FIND_LEAD_S: Final = 1.0
+FIND_LEAD_S: Final = 0.5
 """How long until a lead is looked for again."""
 
 
@@ -60,6 +61,7 @@ class Served:
     show: Show = field(default_factory=Show)
     resync: asyncio.Task[None] | None = None
     resumed: asyncio.Event = field(default_factory=asyncio.Event)
+    looked_s: float = -math.inf  # when a lead was looked for last
 
     @property
     def name(self) -> str:
@@ -180,6 +182,8 @@ class SecondTier:
 
     async def _resume_as(self, served: Served, made: MakeT2) -> None:
         drivers, remote = await self._below(made)
+        if served.made.lead is not None and (made.lead is None or made.lead.sp != served.made.lead.sp):
+            self._leads.forget(served.made)
         moved = [old for wwn, old in served.drivers.items() if drivers.get(wwn, old) is not old]
         served.drivers.update(drivers)
         grown = made.objects[0] != served.made.objects[0]
@@ -252,6 +256,8 @@ class SecondTier:
         """Delete a volume's second tier."""
         await self.go_off_line(volume)
         served = self._volumes.pop(volume, None)
+        if served is not None and served.made.lead is not None:
+            self._leads.forget(served.made)
         for driver in served.drivers.values() if served is not None else ():
             if isinstance(driver, RemoteLun):
                 await self._let_go(driver)
@@ -315,15 +321,21 @@ class SecondTier:
         served = self._volumes.get(volume)
         while served is not None and isinstance(served.instance, Follower) and served is self._volumes.get(volume):
             made = served.made
+            await self._not_too_often(served)
             try:
                 port = await self._leads.port(made)
             except TiergateError as error:
                 log.warning("volume %s has no lead: %s", served.name, error)
-                await asyncio.sleep(FIND_LEAD_S)
                 continue
             if made is served.made:
                 served.instance.follow(port)
             return
+
+    async def _not_too_often(self, served: Served) -> None:
+        """Look for a lead at once, but not again and again: one that is found may be none any more."""
+        now_s = asyncio.get_running_loop().time()
+        await asyncio.sleep(served.looked_s + FIND_LEAD_S - now_s)
+        served.looked_s = asyncio.get_running_loop().time()
 
     async def _recorded(self, served: Served, changed: Sequence[AnyObject]) -> None:
         """Have it made durable that legs have failed, and wait until the volume goes on without them.

@@ -11,7 +11,7 @@ from backstores.errors import TiergateError
 from backstores.iscsi.initiator.outcome import CommandFailed
 from backstores.scsi.lead import Free, Hold, Return, Wanted, free_parameters, hold_parameters
 
-LOST: Final = frozenset({errno.ENOTCONN, errno.ENODEV})
+LOST: Final = frozenset({errno.ENOTCONN, errno.ENODEV, errno.EOPNOTSUPP})
 """No answer; or the lead unit is not there any more."""
 
 

@@ -165,10 +165,17 @@ def tell_failure(keeper: asyncio.Task[None]) -> None:
 
 
 async def _is_there(session: Session, number: int, wwn: Wwn) -> bool:
+    """Look who a unit is. One that does not answer as it should keeps no other from being used (C3)."""
     try:
         await settle_attentions(session, number)
+    except ConnectionLost:
+        raise
+    except CommandFailed as error:  # a unit that is not ready says who it is all the same
+        log.info("lun %d of %s: %s", number, session.endpoint, error)
+    try:
         return await identify(session, number) == wwn
-    except CommandFailed as error:
-        if not error.sense:
-            raise
+    except ConnectionLost:
+        raise
+    except (ProtocolError, CommandFailed) as error:
+        log.warning("lun %d of %s: %s", number, session.endpoint, error)
         return False

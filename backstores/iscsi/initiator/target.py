@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -27,13 +27,14 @@ from backstores.errors import ProtocolError, UsageError
 from backstores.iscsi.access import Credentials
 from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
-from backstores.iscsi.initiator.outcome import GONE, CommandFailed, Verdict, tells, verdict_of
-from backstores.iscsi.initiator.path import Path, tell_failure
+from backstores.iscsi.initiator.outcome import GONE, CommandFailed, ConnectionLost, Verdict, tells, verdict_of
+from backstores.iscsi.initiator.path import SIDE_BY_SIDE, Path, tell_failure
 from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.questions import identify, list_luns
 from backstores.iscsi.initiator.session import DEFAULT_PATIENCE, connect, run
 from backstores.iscsi.initiator.tasks import Task
 from backstores.iscsi.transport import ReceiveBuffer
+from backstores.scsi import cdb as formats
 from backstores.scsi.lun import decode, encode
 from backstores.scsi.model import Status
 from backstores.scsi.sense import Condition, codes_of
@@ -87,6 +88,10 @@ class PathStatus:
     trouble: str
 
 
+ASKING: Final = frozenset({formats.Inquiry.opcode.value, formats.ReportLuns.opcode.value})
+"""Commands by which it is found out who is at a LUN, whoever was expected there."""
+
+
 class RemoteTarget:
     """A target, reached by one or more endpoints; ``identity`` has the ISID of the first path."""
 
@@ -106,6 +111,7 @@ class RemoteTarget:
             Path(self, endpoint, replace(identity, isid=_isid(identity.isid, number)), patience, shared)
             for number, endpoint in enumerate(endpoints)
         ]
+        self._expected: Counter[int] = Counter()
         self._carrier: Path | None = None  # the path that carries commands
         self._suspects: list[Path] = []  # died with commands under way, and may still have some on the way
         self._fencing: asyncio.Task[None] | None = None
@@ -286,7 +292,7 @@ class RemoteTarget:
         path = self._carrier
         if path is None or not path.usable:
             self._wait(task)
-        elif path.gone and task.lun in path.gone:
+        elif path.gone and task.lun in path.gone and task.cdb[0] not in ASKING:
             task.status, task.sense = Status.CHECK_CONDITION, GONE
             self._loop.call_soon(task.done, task)
         else:
@@ -294,20 +300,26 @@ class RemoteTarget:
             path.session.submit(task)
 
     def hurry(self, lun: int, on: bool = True) -> None:
-        """Lose commands of a LUN at once while no path is up, also those that wait; or, ``on`` False, let them wait."""
+        """Lose commands of a LUN at once while no path is logged in, those included that wait; or not any more."""
         field = encode(lun)
         if not on:
             self._hurried.discard(field)
             return
         self._hurried.add(field)
-        late = [task for task in self._waiting if task.lun == field]
-        self._waiting = deque(task for task in self._waiting if task.lun != field)
+        self._lose_hurried()
+
+    def _lose_hurried(self) -> None:
+        """Lose what is not to wait, unless a path is logged in and just being looked at."""
+        if any(path.session is not None and path.session.ready for path in self._paths):
+            return
+        late = [task for task in self._waiting if task.lun in self._hurried]
+        self._waiting = deque(task for task in self._waiting if task.lun not in self._hurried)
         for task in late:
             self._lose(task)
 
     def _wait(self, task: Task) -> None:
         """Keep a task until a path is up, or its time is over."""
-        if not self._open or task.lun in self._hurried:
+        if not self._open:
             self._lose(task)
             return
         self._waiting.append(task)
@@ -316,6 +328,7 @@ class RemoteTarget:
             self._timer = None
         if self._timer is None:
             self._timer = self._loop.call_at(task.until_s, self._expire)
+        self._lose_hurried()
 
     def _expire(self) -> None:
         """Lose the tasks whose time is over."""
@@ -342,19 +355,37 @@ class RemoteTarget:
             CommandFailed, ProtocolError: the target can't be asked.
         """
         found: dict[Wwn, int] = {}
-        for number in await list_luns(self):
-            wwn = await identify(self, number)
-            if wwn is not None:
-                found[wwn] = number
+        luns = await list_luns(self)
+        for at in range(0, len(luns), SIDE_BY_SIDE):
+            part = luns[at : at + SIDE_BY_SIDE]
+            names = await asyncio.gather(*map(self._name_of, part))
+            found |= {wwn: number for number, wwn in zip(part, names, strict=True) if wwn is not None}
         return found
 
+    async def _name_of(self, lun: int) -> Wwn | None:
+        """Give the name of a unit; one that does not tell it as it should is none of ours (C3)."""
+        try:
+            return await identify(self, lun)
+        except ConnectionLost:
+            raise
+        except (ProtocolError, CommandFailed) as error:
+            log.warning("lun %d of %s: %s", lun, self.name, error)
+            return None
+
     def expect(self, lun: int, wwn: Wwn) -> None:
-        """Send commands for a LUN only as long as the unit of this name is there."""
+        """Send commands for a LUN only as long as the unit of this name is there. Undone by as many ``forget``."""
         self.names[lun] = wwn
+        self._expected[lun] += 1
+        for path in self._paths:
+            if encode(lun) in path.gone:
+                path.doubt()  # it has been asked who it is, by somebody who has found what he was looking for
 
     def forget(self, lun: int) -> None:
         """Expect nobody at a LUN."""
-        self.names.pop(lun, None)
+        self._expected[lun] -= 1
+        if self._expected[lun] <= 0:
+            del self._expected[lun]
+            self.names.pop(lun, None)
         self.hurry(lun, False)
 
 
