@@ -415,6 +415,51 @@ def test_a_unit_that_is_another_by_now_is_not_written_to(away: bool) -> None:
     asyncio.run(scenario())
 
 
+def test_a_unit_that_is_there_again_can_be_used_again() -> None:
+    """R12: whoever looks for it and finds it says so, and the paths look again."""
+
+    async def scenario() -> None:
+        first, other = make_unit(1), make_unit(2)
+        async with house({0: first}, portals=1) as at, reached(at) as target:
+            target.expect(0, wwn_of(1))
+            endpoint = await at.stop(0)
+            await when(lambda: not any(ups(target)))
+            at.units[0] = Exposed(other, False)
+            await at.start(0, endpoint)
+            assert errno_of(await run(target, reading(0, 1))) == ENODEV
+            assert await target.units() == {wwn_of(2): 0}
+            target.expect(0, wwn_of(2))
+            target.forget(0)  # of who had the first one open, and has just closed it
+            assert (await run(target, reading(0, 1))).status == Status.GOOD
+
+    asyncio.run(scenario())
+
+
+def test_a_unit_that_makes_no_sense_keeps_no_other_from_being_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C3: neither when units are looked for, nor when a path comes up."""
+    real = TargetNexus.execute
+
+    async def execute(nexus: TargetNexus, lun: int, command: Command) -> Response | None:
+        if lun == 1 << 48 and command.cdb[:3] == b"\x12\x01\x83":
+            return Response(data_in=b"\0\x83\xff\xff")
+        if lun == 1 << 48 and command.cdb[0] == 0:
+            return Response(Status.CHECK_CONDITION, bytes.fromhex("700002000000000a00000000040300000000"))
+        return await real(nexus, lun, command)
+
+    async def scenario() -> None:
+        async with house({0: make_unit(1), 1: make_unit(2)}, portals=1) as at, reached(at) as target:
+            target.expect(0, wwn_of(1))
+            target.expect(1, wwn_of(2))
+            monkeypatch.setattr(TargetNexus, "execute", execute)
+            assert await target.units() == {wwn_of(1): 0}
+            endpoint = await at.stop(0)
+            await when(lambda: not any(ups(target)))
+            await at.start(0, endpoint)
+            assert (await run(target, reading(0, 1))).status == Status.GOOD
+
+    asyncio.run(scenario())
+
+
 def test_a_path_can_be_preferred() -> None:
     async def scenario() -> None:
         async with house({0: make_unit(1)}) as at, reached(at) as target:
