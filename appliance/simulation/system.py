@@ -154,7 +154,7 @@ class System:
         process = SpProcess(Vsm(identity), plane)
         self.processes[name] = process
         self.note(f"{name} starts")
-        self.clock.after(self.random.uniform(0, 0.1), partial(self._tick_sp, process))
+        self.clock.after(number % 10 / 100, partial(self._tick_sp, process))
 
     def kill_sp(self, name: str) -> None:
         """End a storage processor's process; the supervisor hears of it, tells the VCM, and starts it again."""

@@ -10,6 +10,7 @@ moment; its successor asks, and goes on. Data goes on meanwhile (C1).
     courier      orders that are repeated until they are answered
     alus         which storage processor has which ALU open
     mastership   which storage processor is the MVSP, in which epoch, and what it is asked
+    location     which hosts see which volumes, through whom
     placement    a volume's tree and what there is of storage processors -> who runs what (a pure function)
     stages       what runs and what should -> the next orders (a pure function): initialization, changes, removal
     volumes      carries these out for all volumes, each by itself (C3)

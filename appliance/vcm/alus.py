@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from appliance.control.orders import CloseAlus, OpenAlus
@@ -151,9 +152,13 @@ class Alus:
     # Who has it open
 
     def candidates(self, path: str) -> list[str]:
-        """List who reaches an ALU, the best first. Of what the topology does not name, each is first for some."""
+        """List who reaches an ALU, the best first. Of what the topology does not name, each is first for some.
+
+        One that is yet to come is waited for, and so are those behind it.
+        """
         if path in self._site.reach:
-            return [sp for sp in self._site.reach[path] if self._peers.at_work(sp)]
+            names = list(takewhile(lambda sp: not self._peers.awaited(sp), self._site.reach[path]))
+            return [sp for sp in names if self._peers.at_work(sp)]
         names = self._peers.names_at_work()
         first = zlib.crc32(path.encode()) % len(names) if names else 0
         return names[first:] + names[:first]
@@ -256,11 +261,12 @@ class Alus:
         self._opened(alu)
 
     def gone(self, peer: Peer) -> None:
-        """Have others open what a storage processor that is gone had open."""
+        """Have others open what a storage processor that is gone had open, or was waited for to open."""
         for alu in list(self._all.values()):
             if alu.opener == peer.name:
                 self._close(alu)
-                self._open(alu)
+        for alu in list(self._closed.values()):
+            self._open(alu)
 
     def tick(self, now_s: float) -> None:
         """Ask again those that could not open an ALU."""

@@ -23,13 +23,14 @@ from appliance.control.values import Role, SpState, SpStatus
 from appliance.messages import GsState, GsStatus, SessionStatus
 from appliance.vcm.alus import Alu, Alus
 from appliance.vcm.courier import Courier
+from appliance.vcm.location import Location
 from appliance.vcm.mastership import Mastership, MasterState
 from appliance.vcm.peers import Notices, Peer, Peers
 from appliance.vcm.picture import Picture
 from appliance.vcm.requests import Requests
 from appliance.vcm.secrets import Secrets
 from appliance.vcm.vocabulary import Effect, Input, MicSaid, Site, SpDied, SpSaid, Tick
-from appliance.vcm.volume import Volume
+from appliance.vcm.volume import Phase, Volume
 from appliance.vcm.volumes import Volumes
 
 PATIENCE_S: Final = 1.5
@@ -60,13 +61,14 @@ class CoherencyManager:
             on_gs=self._gs_is,
             on_change=self._master_changed,
         )
+        self.location = Location(site, self.peers)
         self.volumes = Volumes(
             self.courier,
-            site,
             self.peers,
             self.alus,
             self.mastership,
             secrets,
+            self.location,
             changed=self._volume_changed,
             gone=self._volume_gone,
             on_committed=self._committed,
@@ -203,6 +205,9 @@ class CoherencyManager:
 
     def _volume_changed(self, volume: Volume) -> None:
         self.picture.changed("volume", volume.wwn, lambda: self._draw_volume(volume))
+        if volume.phase is Phase.ON_LINE:
+            for sp in (*volume.t1, *volume.t2):
+                self._sp_changed(self.peers[sp])  # how many volumes it has
 
     def _volume_gone(self, volume: Volume) -> None:
         self.picture.changed("volume", volume.wwn, lambda: VolumeGone(volume=volume.wwn))
@@ -228,8 +233,8 @@ class CoherencyManager:
             epoch=peer.epoch,
             load=peer.load,
             alus=self.alus.count(peer.name),
-            t1_volumes=len(peer.t1),
-            t2_volumes=len(peer.t2),
+            t1_volumes=self.volumes.first_tiers[peer.name],
+            t2_volumes=self.volumes.second_tiers[peer.name],
             host_portals=peer.host_portals,
         )
 

@@ -140,6 +140,10 @@ class Peers:
         """Whether orders to it will be carried out soon."""
         return name in self._all and self._all[name].state is SpState.AT_WORK
 
+    def awaited(self, name: str) -> bool:
+        """Whether it is yet to come."""
+        return name in self._all and self._all[name].state in (SpState.EXPECTED, SpState.STARTING)
+
     def counts(self, name: str) -> bool:
         """Whether what it runs counts."""
         return name in self._all and self._all[name].state in HAS_INSTANCES

@@ -243,7 +243,7 @@ class Requests:
     def _start(self, asking: Asking) -> None:
         """All settings are told: elect, collect, and let volumes be changed. Answered when there is a master."""
         self.mastership.wanted = True
-        self.volumes.located = True
+        self.volumes.location.known = True
         self.volumes.look_at_all()
         self.mastership.when_ready(lambda: self._end(asking))
 
@@ -339,7 +339,7 @@ class Requests:
             self._located[request.volume] = asking.number
             self.volumes.locate(request.volume, request.show)
         volume = self.volumes.get(request.volume)
-        if volume is None or not self.volumes.located:
+        if volume is None or not self.volumes.location.known:
             self._end(asking)
         else:
             self._when_settled(asking, volume)

@@ -6,7 +6,7 @@ worked out anew and the next stage is ordered. What is refused is tried again la
 
 from __future__ import annotations
 
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,15 +15,14 @@ from typing import Final
 from appliance.control.orders import FailLegs, VolumeOrder
 from appliance.control.reports import Committed, Done, ImagePart, LegsLost, Refused, VolumeIs
 from appliance.control.values import Access, Grant, InstanceState, Show, VolumeImage
-from appliance.messages import Exposure
 from appliance.vcm.alus import Alus
 from appliance.vcm.courier import Answer, Courier
+from appliance.vcm.location import Location
 from appliance.vcm.mastership import Make, Mastership
 from appliance.vcm.peers import Peer, Peers
 from appliance.vcm.placement import Plant, Unplaced, place
 from appliance.vcm.secrets import Secrets
 from appliance.vcm.stages import BEFORE_CHANGE, Step, View, next_stage
-from appliance.vcm.vocabulary import Site
 from appliance.vcm.volume import Change, Pause, PauseEvent, Phase, Volume, VolumeEvent
 from backstores.objects import LegState, MirrorObject, PartitionObject
 from backstores.wwn import Wwn, short
@@ -37,26 +36,23 @@ SETTLED: Final = frozenset({Phase.KNOWN, Phase.ON_LINE, Phase.FAILED})
 
 EVENTS: Final = {Step.HOLD_FOLLOWERS: VolumeEvent.HOLD, Step.HOLD_OTHERS: VolumeEvent.HOLD}
 
-FACING: Final = 2
-"""How many storage processors serve a volume to a host that the topology does not place."""
-
 
 @dataclass(slots=True)
 class Volumes:
     """All volumes. ``changed`` is told of each that may look different to people, ``gone`` of one that is no more."""
 
     courier: Courier
-    site: Site
     peers: Peers
     alus: Alus
     mastership: Mastership
     secrets: Secrets
+    location: Location
     changed: Callable[[Volume], None]
     gone: Callable[[Volume], None]
     on_committed: Callable[[Committed], None]
-    located: bool = False  # the MIC has told the volume location structure: what runs may be changed
+    first_tiers: Counter[str] = field(default_factory=Counter)  # of how many volumes, by storage processor
+    second_tiers: Counter[str] = field(default_factory=Counter)
     _all: dict[Wwn, Volume] = field(default_factory=dict)
-    _shows: dict[Wwn, Show] = field(default_factory=dict)
     _dirty: dict[Wwn, None] = field(default_factory=dict)
     _failed: dict[Wwn, None] = field(default_factory=dict)
     _on_alu: dict[Wwn, set[Wwn]] = field(default_factory=dict)
@@ -99,10 +95,12 @@ class Volumes:
         """Take over what a storage processor runs; volumes may want it that could do without so far."""
         for first in peer.t1:
             self.know(first.volume).runs(peer.name, first)
+            self.first_tiers[peer.name] += 1
             for name in first.shown_to:
                 self.peers.expect(name)
         for second in peer.t2:
             self.know(second.volume).runs(peer.name, second)
+            self.second_tiers[peer.name] += 1
         self.look_at_all()
 
     def look_at_all(self) -> None:
@@ -116,6 +114,7 @@ class Volumes:
             if peer.name in volume.t1 or peer.name in volume.t2:
                 volume.forget(peer.name)
                 self.changed(volume)
+        self.first_tiers[peer.name] = self.second_tiers[peer.name] = 0
         self.look_at_all()
 
     def image(self, part: ImagePart) -> None:
@@ -148,7 +147,7 @@ class Volumes:
 
     def locate(self, wwn: Wwn, show: Show) -> None:
         """Take over which hosts see a volume, which need not be known yet."""
-        self._shows[wwn] = show
+        self.location.set(wwn, show)
         if wwn in self._all:
             self.try_again(self._all[wwn])
 
@@ -206,7 +205,7 @@ class Volumes:
         if volume.outstanding or volume.failure or volume.erasing or volume.pause is Pause.COMMITTING:
             return
         if volume.image is None and not volume.removing:
-            if not (self.located and self.mastership.sees_all):
+            if not (self.location.known and self.mastership.sees_all):
                 return
             volume.removing = True  # no ALU knows of it: it was deleted while nobody looked
         self._place(volume)
@@ -234,28 +233,11 @@ class Volumes:
         if volume.image.reason:
             volume.placement = Unplaced(volume.image.reason)
             return
-        if not self.located and not volume.t2:
+        if not self.location.known and not volume.t2:
             volume.placement = Unplaced("which hosts see it is not known yet")
             return
         plant = Plant(self.alus.opener, lambda sp: self.peers[sp].incarnation)
-        volume.placement = place(volume.objects, self._facing(volume), plant)
-
-    def _facing(self, volume: Volume) -> list[str]:
-        """List the storage processors that are to serve a volume to its hosts, as far as they are there."""
-        if not self.located:
-            return list(volume.t2)  # whoever does now
-        show = self._shows.get(volume.wwn, Show())
-        names = dict.fromkeys(sp for exposure in show.exposures for sp in self._facing_host(volume, exposure))
-        return [sp for sp in names if self.peers.at_work(sp) or sp in volume.t2]
-
-    def _facing_host(self, volume: Volume, exposure: Exposure) -> Sequence[str]:
-        if exposure.sps:
-            return exposure.sps
-        if exposure.host in self.site.faces:
-            return self.site.faces[exposure.host]
-        names = [peer.name for peer in self.peers if peer.host_portals and self.peers.counts(peer.name)]
-        names.sort(key=lambda name: (name not in volume.t2, zlib.crc32(f"{name} {volume.wwn}".encode())))
-        return names[:FACING]
+        volume.placement = place(volume.objects, self.location.facing(volume.wwn, volume.t2), plant)
 
     def _view(self, volume: Volume) -> View:
         placement = volume.placement
@@ -269,20 +251,11 @@ class Volumes:
             linked=frozenset(volume.linked),
             holding=volume.change is not None,
             create=volume.create,
-            show=lambda sp: self._show(volume, sp),
+            show=lambda sp: self.location.show(volume.wwn, sp, volume.t2),
             access=self._access,
             grant=lambda initiator, target: Grant(initiator, self.secrets.of(initiator, target)),
             granted=self.secrets.knows,
         )
-
-    def _show(self, volume: Volume, sp: str) -> Show | None:
-        """Say which hosts see a volume through a storage processor; None while that is not known."""
-        if not self.located:
-            return None
-        show = self._shows.get(volume.wwn, Show())
-        exposures = tuple(one for one in show.exposures if sp in self._facing_host(volume, one))
-        names = {exposure.host for exposure in exposures}
-        return Show(tuple(host for host in show.hosts if host.name in names), exposures)
 
     def _access(self, initiator: str, target: str) -> Access:
         return Access(target, self.peers[target].portals, self.secrets.of(initiator, target))
@@ -311,7 +284,11 @@ class Volumes:
     def _answered(self, volume: Volume, sp: str, order: VolumeOrder, answer: Answer) -> None:
         volume.outstanding -= 1
         if isinstance(answer, Done):
+            self.first_tiers[sp] -= sp in volume.t1
+            self.second_tiers[sp] -= sp in volume.t2
             volume.apply(sp, order)
+            self.first_tiers[sp] += sp in volume.t1
+            self.second_tiers[sp] += sp in volume.t2
         elif isinstance(answer, Refused):
             self._fail(volume, f"{sp}: {answer.reason}")
         self.look_at(volume)
@@ -397,7 +374,7 @@ class Volumes:
         """Forget a volume that is no more."""
         self._index(volume, present=False)
         self._all.pop(volume.wwn, None)
-        self._shows.pop(volume.wwn, None)
+        self.location.forget(volume.wwn)
         self._failed.pop(volume.wwn, None)
         volume.phase = Phase.GONE
         volume.tell("it was deleted")
