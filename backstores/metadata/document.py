@@ -93,7 +93,8 @@ Two copies, as of the label, but one counts only under a label that names the sa
 with the ALU's new name, then the label, which makes the difference, then the other.
 
 Its epoch is the fence: a writer reads it before each change, with all others locked out, and makes none if it is above
-its own. Each start of the appliance takes a higher epoch, and writes it here first.
+its own. Each start of the appliance takes a higher epoch, and writes it here first; so does a running one every half
+hour, where nobody else has been here since.
 """
 
 TABLE: Final = f"""
