@@ -10,11 +10,10 @@ DEFAULT_PORT: Final = 3260  # IANA's
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address and a port. ``source``: our own address on the way there, where it matters."""
+    """A host or numeric address (IPv6 without brackets), and a port."""
 
     address: str
     port: int = DEFAULT_PORT
-    source: str | None = None
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
