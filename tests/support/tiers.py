@@ -70,8 +70,8 @@ class Rrn(AluDriver, Transfers):
         self.write_beside = never_beside
         self.closed = self.cut = False
         self.under_way: set[asyncio.Task[int]] = set()  # at the unit
+        self.turns = turns
         self._unit = unit
-        self._turns = turns
 
     def transfers(self, backend: Backend) -> Transfers:
         return self
@@ -131,7 +131,7 @@ class Rrn(AluDriver, Transfers):
         return request.blocks * BLOCK_BYTES
 
     async def _over_the_fabric(self) -> None:
-        await pass_turns(self._turns)
+        await pass_turns(self.turns)
         if self.cut:
             await asyncio.get_running_loop().create_future()
 
