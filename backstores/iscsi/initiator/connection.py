@@ -97,7 +97,7 @@ class Connection:
         self._direct_header = b""
         self._heard = False
         self._since_s = now_s  # of the login, of silence, or of our logout
-        self._pinged = False
+        self._pinged_s: float | None = None
         self._pongs = 0
         self._say_login(self._login.first())
 
@@ -152,12 +152,14 @@ class Connection:
     def _listen(self, now_s: float) -> None:
         patience = self._patience
         if self._heard:
-            self._heard = self._pinged = False
+            self._heard, self._pinged_s = False, None
             self._since_s = now_s
-        elif self._pinged and now_s - self._since_s >= patience.idle_s + patience.answer_s:
-            raise PeerError(f"no answer to a NOP-Out within {patience.answer_s:g} s")
-        elif not self._pinged and now_s - self._since_s >= patience.idle_s:
-            self._pinged = True
+        elif self._pinged_s is not None:
+            # From the ping on, not from when it was due: it may be we who have slept.
+            if now_s - self._pinged_s >= patience.answer_s:
+                raise PeerError(f"no answer to a NOP-Out within {patience.answer_s:g} s")
+        elif now_s - self._since_s >= patience.idle_s:
+            self._pinged_s = now_s
             self._put(NopOut, itt=self.tasks.new_itt(), ttt=NO_TAG, final=1)
 
     def _move(self, event: Event) -> None:

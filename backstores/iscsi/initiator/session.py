@@ -163,6 +163,8 @@ async def _reach(endpoint: Endpoint, patience: Patience) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if endpoint.source is not None:
+            sock.bind((endpoint.source, 0))
         async with asyncio.timeout(patience.login_s):
             await asyncio.get_running_loop().sock_connect(sock, (endpoint.address, endpoint.port))
     except TimeoutError as error:

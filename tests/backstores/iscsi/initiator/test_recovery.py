@@ -180,6 +180,19 @@ def test_a_silent_target_is_pinged_and_then_given_up() -> None:
     assert "NOP-Out" in core.reason
 
 
+def test_who_has_slept_gives_a_target_its_time_all_the_same() -> None:
+    """A process that was stopped for a while finds that nobody has spoken; that is not their fault."""
+    puppet = Puppet()
+    core = puppet.login()
+    core.tick(0)
+    woken_s = 10 * (PATIENCE.idle_s + PATIENCE.answer_s)
+    core.tick(woken_s)
+    core.tick(woken_s + PATIENCE.answer_s - 1)
+    assert core.state is State.READY
+    core.tick(woken_s + PATIENCE.answer_s)
+    assert core.state is State.CLOSED
+
+
 def test_a_target_that_answers_pings_lives_on() -> None:
     puppet = Puppet()
     core = puppet.login()
