@@ -81,7 +81,7 @@ class Connection:
         self._full: FullFeature | None = None
         self._heard = False
         self._since_s = now_s  # of the connection before login, of silence afterwards
-        self._pinged = False
+        self._pinged_s: float | None = None
 
     # Input
 
@@ -230,12 +230,14 @@ class Connection:
         if self._full.tasks is not None:
             self._full.tasks.tick(now_s, limits.data_out_s)
         if self._heard:
-            self._heard = self._pinged = False
+            self._heard, self._pinged_s = False, None
             self._since_s = now_s
-        elif self._pinged and now_s - self._since_s >= limits.idle_s + limits.answer_s and not self.closing:
-            self._close(f"no answer to a NOP-In within {limits.answer_s:g} s")
-        elif not self._pinged and now_s - self._since_s >= limits.idle_s:
-            self._pinged = True
+        elif self._pinged_s is not None:
+            # From the ping on, not from when it was due: it may be we who have slept.
+            if now_s - self._pinged_s >= limits.answer_s and not self.closing:
+                self._close(f"no answer to a NOP-In within {limits.answer_s:g} s")
+        elif now_s - self._since_s >= limits.idle_s:
+            self._pinged_s = now_s
             self._full.ping()
 
     def end(self, reason: str) -> None:

@@ -51,6 +51,18 @@ def test_an_idle_session_is_asked_once_and_stays_if_it_answers() -> None:
     assert not channel.closed
 
 
+def test_who_has_slept_gives_an_initiator_its_time_all_the_same() -> None:
+    """A process that was stopped finds that nobody has spoken: it asks, and waits for the answer as always."""
+    client, channel = logged_in()
+    channel.tick(100)
+    channel.tick(1000)
+    client.expect(NopIn)
+    channel.tick(1014)
+    assert not channel.closed
+    channel.tick(1015)
+    assert channel.closed
+
+
 def test_a_session_that_does_not_answer_is_dropped() -> None:
     client, channel = logged_in()
     channel.tick(100)
