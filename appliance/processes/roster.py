@@ -218,6 +218,13 @@ class Roster:
         member.happen(Event.HOLD)
         return [Signal(name, Sign.KILL)] if member.alive and member.state == State.HELD else []
 
+    def cull(self, name: str, incarnation: int) -> list[Effect] | None:
+        """Kill a process that nobody hears, if it is still this one (0: whichever); None: it is dead already."""
+        member = self._members[name]
+        if not member.alive or incarnation not in (0, member.incarnation):
+            return None
+        return [Signal(name, Sign.KILL)]
+
     def freeze(self, name: str) -> list[Effect]:
         """Stop a process where it stands: a fault."""
         member = self._members[name]

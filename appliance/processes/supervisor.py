@@ -24,6 +24,7 @@ from appliance.processes.title import end_with, set_title
 from appliance.processes.words import (
     MOST_BYTES,
     Child,
+    End,
     Ended,
     Freeze,
     FromChild,
@@ -182,6 +183,11 @@ class Supervisor:
                 return self._roster.freeze(word.name)
             case Release():
                 return self._roster.release(word.name, self._clock())
+            case End():
+                killing = self._roster.cull(word.name, word.incarnation)
+                if killing is None:
+                    self._tell(name, Ended(word.name, word.incarnation, 0))
+                return killing or []
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

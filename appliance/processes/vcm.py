@@ -15,8 +15,8 @@ from appliance.bus.ports import Gone, Heard, Hub, Joined
 from appliance.control.orders import ToSp
 from appliance.control.reports import FromSp
 from appliance.control.requests import FromMic, ToMic
-from appliance.processes.words import Child, Ended
-from appliance.vcm.vocabulary import Effect, Input, Log, MicSaid, SpDied, SpSaid, Tell, TellMic, Tick
+from appliance.processes.words import Child, End, Ended
+from appliance.vcm.vocabulary import Effect, Fence, Input, Log, MicSaid, SpDied, SpSaid, Tell, TellMic, Tick
 
 log = logging.getLogger(__name__)
 
@@ -87,5 +87,7 @@ class Vcm:
                     self._hub.send(sp, message)
                 case TellMic(message):
                     self._hub.send(MIC, message)
+                case Fence(sp, incarnation):
+                    self._child.say(End(sp, incarnation))
                 case Log(text, serious):
                     log.log(logging.ERROR if serious else logging.INFO, "%s", text)

@@ -43,6 +43,16 @@ class Release(Word, frozen=True):
     name: str
 
 
+class End(Word, frozen=True):
+    """End a process at once, if it is still this one (0: whichever); it is forked again.
+
+    ``Ended`` says that it is dead, of one, too, that does not run any more.
+    """
+
+    name: str
+    incarnation: int
+
+
 class Started(Word, frozen=True):
     """A process was forked."""
 
@@ -58,7 +68,7 @@ class Ended(Word, frozen=True):
     status: int
 
 
-FromChild = Ready | Hold | Freeze | Release
+FromChild = Ready | Hold | Freeze | Release | End
 ToChild = Started | Ended
 
 _FROM_CHILD: Final[msgspec.msgpack.Decoder[FromChild]] = msgspec.msgpack.Decoder(FromChild)

@@ -21,7 +21,7 @@ from appliance.vcm.vocabulary import Fence, Site
 
 SILENT_S: Final = 2.0
 FENCE_S: Final = 10.0
-EXPECT_S: Final = 5.0
+EXPECT_S: Final = 15.0
 """How long a storage processor may be silent, until it is ended, and how long one may be expected."""
 
 
@@ -288,7 +288,8 @@ class Peers:
     def died(self, name: str, incarnation: int) -> None:
         """Take note that a process has ended; its successor may have said hello already."""
         peer = self._all.get(name)
-        if peer is not None and peer.state is not SpState.GONE and incarnation in (0, peer.incarnation):
+        of_it = peer is not None and (incarnation in (0, peer.incarnation) or not peer.incarnation)
+        if peer is not None and of_it and peer.state is not SpState.GONE:
             self._leave(peer, PeerEvent.DEATH, "its process has ended")
 
     def _leave(self, peer: Peer, event: PeerEvent, why: str) -> None:

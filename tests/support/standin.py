@@ -2,7 +2,7 @@
 
     python -m tests.support.standin SPS [--fail NAME]
 
-Standard input goes to the MIC, which hands on "hold sp1", "freeze sp1" and "release sp1" to the supervisor.
+Standard input goes to the MIC, which hands on "hold sp1", "freeze sp1", "release sp1" and "end sp1" to the supervisor.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from functools import partial
 
 from appliance.processes.roster import Post
 from appliance.processes.supervisor import Role, Supervisor
-from appliance.processes.words import Child, Ended, Freeze, Hold, Ready, Release
+from appliance.processes.words import Child, End, Ended, Freeze, Hold, Ready, Release
 from backstores.errors import UsageError
 
-WORDS = {"hold": Hold, "freeze": Freeze, "release": Release}
+WORDS = {"hold": Hold, "freeze": Freeze, "release": Release, "end": lambda name: End(name, 0)}
 
 
 def tell(*words: object) -> None:

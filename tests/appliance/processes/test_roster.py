@@ -207,3 +207,20 @@ def test_whatever_happens_all_ends(seed: int) -> None:
     while alive:
         die(dice.choice(sorted(alive)))
     assert finished
+
+
+@pytest.mark.parametrize("incarnation", [0, 3], ids=["whichever", "still this one"])
+def test_one_that_nobody_hears_is_killed_and_forked_again(incarnation: int) -> None:
+    """D4: it may sleep, and serve when it wakes."""
+    roster = at_work()
+    assert roster.cull("sp1", incarnation) == [Signal("sp1", Sign.KILL)]
+    roster.exited("sp1", -9, 1)
+    assert roster.state("sp1") == State.DUE
+
+
+def test_one_that_is_dead_already_is_told_of_and_its_successor_left_alone() -> None:
+    """R9: nothing of the one that was meant runs any more."""
+    roster = at_work()
+    assert roster.cull("sp1", 2) is None
+    roster.exited("sp1", -9, 1)
+    assert roster.cull("sp1", 3) is None

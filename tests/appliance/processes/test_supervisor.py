@@ -184,3 +184,13 @@ def test_a_second_signal_ends_all_at_once() -> None:
         running.process.terminate()
         running.rest()
         assert running.process.wait() == 0
+
+
+def test_a_process_that_sleeps_is_ended_for_certain_and_started_again() -> None:
+    """D4: the VCM hears that it is dead before anybody else serves what it served."""
+    with system("1") as running:
+        before = running.ready("vcm", "mic", "sp1")
+        os.kill(before["sp1"], signal.SIGSTOP)
+        running.say("end sp1")
+        assert running.until("vcm-heard-ended sp1") == str(-signal.SIGKILL)
+        assert running.ready("sp1")["sp1"] != before["sp1"]
