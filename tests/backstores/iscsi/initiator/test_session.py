@@ -163,6 +163,20 @@ def test_a_target_that_is_not_there_is_an_error() -> None:
     with_house(scenario)
 
 
+def test_a_path_may_begin_at_an_address_of_ours() -> None:
+    """R10: by its source a portal tells over which fabric somebody comes."""
+
+    async def scenario(at: House) -> None:
+        endpoint = replace(at.endpoints[0], source="127.0.0.77")
+        session = await connect(endpoint, identity(), patience=QUICK)
+        assert [known.address for known in at.registry] == ["127.0.0.77"]
+        await session.close()
+        with pytest.raises(ConnectionLost):
+            await connect(replace(endpoint, source="192.0.2.1"), identity(), patience=QUICK)
+
+    with_house(scenario)
+
+
 def test_a_target_that_says_nothing_is_left() -> None:
     """S1: a port that takes connections and never answers a login."""
 
