@@ -40,7 +40,7 @@ class Equalizer:
         """
         tried: set[tuple[int, int]] = set()
         while True:
-            contents = await asyncio.gather(*(self._read(leg, lba, blocks) for leg in legs))
+            contents = await self._read_all(legs, lba, blocks)
             first = min((self._first_difference(contents[source], content) for content in contents), default=blocks)
             for number, (leg, content) in enumerate(zip(legs, contents, strict=True)):
                 try:
@@ -58,6 +58,16 @@ class Equalizer:
 
     def _first_difference(self, one: bytearray, other: bytearray) -> int:
         return next((first for first, _ in _differences(one, other, self._block_bytes)), len(one) // self._block_bytes)
+
+    async def _read_all(self, legs: Sequence[Node], lba: int, blocks: int) -> list[bytearray]:
+        """Read all legs side by side; when one fails, the others are waited for, so that nothing is under way."""
+        found = await asyncio.gather(*(self._read(leg, lba, blocks) for leg in legs), return_exceptions=True)
+        contents: list[bytearray] = []
+        for content in found:
+            if isinstance(content, BaseException):
+                raise content
+            contents.append(content)
+        return contents
 
     async def _read(self, leg: Node, lba: int, blocks: int) -> bytearray:
         content = bytearray(blocks * self._block_bytes)
