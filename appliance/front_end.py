@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,14 +63,30 @@ class Embedded:
         self._exposures = Exposures(target_iqn, known, find_unit)
         self._registry = SessionRegistry()
         self._exposures.drop_host = self._registry.drop_host
-        self._listening: list[Portal] = []
+        self._listening: dict[PortalAddress, Portal] = {}
         self._groups = groups
 
     async def start(self) -> None:
         """Listen on every portal."""
+        await self.listen_only({portal for portals in self._groups.values() for portal in portals})
+
+    async def listen_only(self, addresses: Set[PortalAddress]) -> None:
+        """Listen on these of the portals, and on no other.
+
+        Raises:
+            UsageError: an address is not ours, or a port is taken.
+        """
         for tag, portals in self._groups.items():
-            for portal in portals:
-                await self._listen(tag, portal)
+            for at in portals:
+                if at not in addresses and at in self._listening:
+                    await self._listening.pop(at).close()
+                elif at in addresses and at not in self._listening:
+                    await self._listen(tag, at)
+
+    def turn_away(self, sources: Set[str]) -> None:
+        """Let in nobody from these addresses."""
+        for portal in self._listening.values():
+            portal.turn_away(sources)
 
     async def _listen(self, group_tag: int, at: PortalAddress) -> None:
         portal = Portal(self._exposures, registry=self._registry, group_tag=group_tag)
@@ -79,7 +95,7 @@ class Embedded:
             await portal.serve(inside(at.namespace, lambda: open_socket(at.address, at.port)))
         except UsageError as error:
             raise UsageError(f"portal {at}: {error}; choose another with --portal ADDRESS:PORT") from error
-        self._listening.append(portal)
+        self._listening[at] = portal
 
     async def set(self, hosts: Sequence[HostDefinition], exposures: Sequence[Exposure]) -> None:
         """Change LUN maps, and end the sessions of hosts that were changed."""
@@ -101,14 +117,14 @@ class Embedded:
                 address=info.address,
                 luns=self._exposures.luns_of(info.host),
             )
-            for group in {portal.group_tag: portal for portal in self._listening}.values()
+            for group in {portal.group_tag: portal for portal in self._listening.values()}.values()
             for info in group.sessions()
             if info.target is not None
         ]
 
     async def close(self) -> None:
         """Stop listening, and say goodbye."""
-        await asyncio.gather(*(portal.close() for portal in self._listening))
+        await asyncio.gather(*(portal.close() for portal in self._listening.values()))
 
 
 class Choice(enum.StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from typing import Final, Generic, TypeVar
 
 import zmq
@@ -47,6 +47,8 @@ class ZmqLink(Generic[S, R]):
         self._ways: Liveness[int] = Liveness(ROUTE_SILENCE_S)
         self._active = 0
         self._refused = ""
+        self._addresses: tuple[str, ...] = ()
+        self._cut: frozenset[int] = frozenset()
         self._inbox: Inbox[Joined | Gone | Refused | Heard[R]] = Inbox()
         self._sockets: list[zmq.asyncio.Socket] = []
         self._monitors: list[zmq.asyncio.Socket] = []
@@ -79,6 +81,15 @@ class ZmqLink(Generic[S, R]):
             return False
         raw = self._outgoing.encode(message)
         return any(self._put(way, Kind.MESSAGE, raw) for way in self._answering())
+
+    def cut(self, ways: Set[int]) -> None:
+        """Use none of these ways, by their numbers, and all others: a fault that somebody has made (R19)."""
+        for way, address in enumerate(self._addresses):
+            if way in ways and way not in self._cut:
+                self._sockets[way].disconnect(f"tcp://{address}")
+            elif way not in ways and way in self._cut:
+                self._sockets[way].connect(f"tcp://{address}")
+        self._cut = frozenset(ways)
 
     async def close(self) -> None:
         """End it; what was sent last still goes out."""

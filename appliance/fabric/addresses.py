@@ -6,6 +6,7 @@ in namespaces 10.101.0.0. Fabrics of two appliances on one machine differ in the
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,12 @@ LOOPBACK: Final = 127
 PRIVATE: Final = 10  # RFC 1918
 HOSTS_FROM: Final = 0xF000  # beyond the SPs
 VCM_NUMBER: Final = 0xFF01
+
+
+def same_fabric(one: str, other: str) -> bool:
+    """Whether two addresses of a plan are on one fabric."""
+    network = ipaddress.ip_network(f"{one}/{PREFIX_BITS}", strict=False)
+    return ipaddress.ip_address(other) in network
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from appliance.fabric.faults import check_part
 from appliance.mic.state import ManagementState
 from appliance.mic.views import FabricView, FaultView, Outcome
 from appliance.topology import Topology
@@ -36,6 +37,8 @@ class Fabrics:
 
     async def inject(self, part: str) -> Outcome:
         """Fail a part of the system: a link, a fabric, a port, a storage processor, a blade, the way to an ALU."""
+        if self._topology is not None:
+            check_part(part, self._topology)
         if part in self._failed:
             return Outcome(f"{part} has failed already", changed=False)
         await self._state.sp.fault(part, failed=True)

@@ -29,6 +29,7 @@ from appliance.portals import Groups
 from appliance.processes.system import MIC, VCM, Settings, Works
 from appliance.processes.vcm import Vcm
 from appliance.processes.words import Child, Hold, Ready, Release
+from appliance.processor.cables import Cables, Listener, LoopbackHands
 from appliance.processor.hands import AllHands, Place
 from appliance.processor.process import Processor
 from appliance.recognition import ask_blkid
@@ -153,7 +154,10 @@ async def _sp(settings: Settings, child: Child, sp: Sp, ended: asyncio.Event) ->
             assert processor is not None
             processor.report(what)
 
-        hands = AllHands(engine, place, report, ask_blkid)
+        def make_cables(internal: Listener, hosts: Listener) -> Cables:
+            return Cables(settings.topology, LoopbackHands(settings.plan, sp, internal, hosts, link.cut))
+
+        hands = AllHands(engine, place, report, ask_blkid, make_cables)
         await hands.start()
         key = settings.key(sp.name)
         await link.connect(settings.plan.bus_of(sp), key.keys, key.vcm_key)

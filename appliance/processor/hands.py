@@ -38,6 +38,7 @@ from appliance.decisions import Action, RecordLegs
 from appliance.front_end import Embedded
 from appliance.portals import Groups, PortalAddress
 from appliance.processor.attached import AttachedAlus
+from appliance.processor.cables import Cables, Listener
 from appliance.processor.first_tier import FirstTier
 from appliance.processor.internal import InternalTarget
 from appliance.processor.leads import Leads
@@ -79,17 +80,20 @@ class AllHands:
         place: Place,
         report: Callable[[LegsLost | VolumeIs], None],
         recognize: Recognize = recognize_nothing,
+        make_cables: Callable[[Listener, Listener], Cables] | None = None,
     ) -> None:
+        """``make_cables`` is given what listens for other storage processors, and what listens for hosts."""
         self._engine = engine
         self._place = place
         self._recognize = recognize
         self._target = InternalTarget(internal_target(place.iqn, place.sp), place.internal)
         self._alus = AttachedAlus(engine, place.susid, place.iqn, place.sp, self._target, recognize)
         self._first = FirstTier(engine, place.iqn, self._alus, self._target)
-        self._remotes = Remotes(place.iqn, self._as_second_tier)
+        self._remotes = Remotes(place.iqn, self._as_second_tier, place.internal)
         leads = Leads(place.iqn, self._target, self._remotes)
         self._second = SecondTier(engine, self._first, self._remotes, leads, report)
         self._front_end = Embedded(place.iqn, place.hosts, self._second.unit, place.elsewhere)
+        self._cables = make_cables(self._target, self._front_end) if make_cables else None
         self._master: Master | None = None
         self._masters_remotes: Remotes | None = None
         self._mastering = asyncio.Lock()
@@ -170,7 +174,9 @@ class AllHands:
                 await self._second.remove(order.volume)
                 await self._show()
             case SetFault():
-                raise UsageError(f"{order.part} can't be failed by storage processor {self._place.sp}")
+                if self._cables is None:
+                    raise UsageError(f"{order.part} can't be failed by storage processor {self._place.sp}")
+                await self._cables.set(order.part, order.failed)
             case Report():
                 raise AssertionError("the VSM answers this itself")
         return None
@@ -180,7 +186,7 @@ class AllHands:
     async def _as_master(self, action: MasterAction) -> tuple[Result | None, Sequence[VolumeImage] | None]:
         if isinstance(action, BeMaster):
             await self._end_mastership(cleanly=False)
-            self._masters_remotes = Remotes(self._place.iqn, self._as_master_of)
+            self._masters_remotes = Remotes(self._place.iqn, self._as_master_of, self._place.internal)
             opener = MasterOpener(self._engine, self._alus, self._masters_remotes)
             self._master = Master(action.epoch, self._engine, self._place.susid, opener, self._recognize)
             return None, None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -72,6 +72,7 @@ class InternalTarget:
         self._peers: dict[str, Peer] = {}
         self._owners: WeakKeyDictionary[TargetNexus, str] = WeakKeyDictionary()
         self._listening: dict[PortalAddress, ListeningPortal] = {}
+        self._turned_away: frozenset[str] = frozenset()
 
     async def start(self) -> None:
         """Listen on every internal fabric.
@@ -86,6 +87,7 @@ class InternalTarget:
         """Listen on one of the addresses, unless it is open already."""
         if address not in self._listening:
             portal = ListeningPortal(self, registry=self._registry, group_tag=GROUP_TAG)
+            portal.turn_away(self._turned_away)
             await portal.serve(inside(address.namespace, lambda: open_socket(address.address, address.port)))
             self._listening[address] = portal
 
@@ -94,6 +96,17 @@ class InternalTarget:
         portal = self._listening.pop(address, None)
         if portal is not None:
             await portal.close()
+
+    async def listen_only(self, addresses: Set[PortalAddress]) -> None:
+        """Listen on these of the addresses, and on no other."""
+        for address in self._addresses:
+            await (self.listen(address) if address in addresses else self.hush(address))
+
+    def turn_away(self, sources: Set[str]) -> None:
+        """End what comes from these addresses, and let in no more from them."""
+        self._turned_away = frozenset(sources)
+        for portal in self._listening.values():
+            portal.turn_away(self._turned_away)
 
     async def deserted(self) -> None:
         """Wait until nobody is logged in any more."""

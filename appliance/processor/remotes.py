@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from appliance.control.values import Access, AluAt
-from appliance.portals import parse_portal
+from appliance.fabric.addresses import same_fabric
+from appliance.portals import PortalAddress, parse_portal
 from appliance.processor.attached import AttachedAlus
 from appliance.processor.names import internal_target, pass_through
 from backstores.alu.base import AluDriver
@@ -70,7 +71,9 @@ class Peer:
 class Remotes:
     """All of them, in one role."""
 
-    def __init__(self, iqn: str, name_of: NameOf) -> None:
+    def __init__(self, iqn: str, name_of: NameOf, own: Sequence[PortalAddress] = ()) -> None:
+        """``own``: our addresses on the internal fabrics, from which we come on each."""
+        self._own = tuple(own)
         self._iqn = iqn
         self._name_of = name_of
         self._peers: dict[str, Peer] = {}
@@ -100,11 +103,15 @@ class Remotes:
             header_digest=True,
         )
         portals = [parse_portal(portal) for portal in access.portals]
-        endpoints = [Endpoint(portal.address, portal.port) for portal in portals]
+        endpoints = [Endpoint(portal.address, portal.port, self._source(portal)) for portal in portals]
         peer = Peer(access)
         await peer.open(endpoints, identity)
         self._peers[access.sp] = peer
         return peer
+
+    def _source(self, there: PortalAddress) -> str | None:
+        """Give our address on the fabric of a portal: on loopback the kernel would take any."""
+        return next((ours.address for ours in self._own if same_fabric(ours.address, there.address)), None)
 
     def _credentials(self, access: Access) -> Credentials:
         return Credentials(self._name_of(access), access.secret.encode())

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,6 +78,7 @@ class Portal:
         self._logging_in: dict[ConnectionProtocol, None] = {}  # the oldest first
         self._per_address: Counter[str] = Counter()
         self._empty = asyncio.Event()
+        self._turned_away: frozenset[str] = frozenset()
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -122,6 +124,13 @@ class Portal:
                 for connection in tuple(self._connections):
                     connection.abort("the peer took no more output")
 
+    def turn_away(self, addresses: Iterable[str]) -> None:
+        """Let in nobody from these addresses, and from all others again; connections from them end without a word."""
+        self._turned_away = frozenset(addresses)
+        for connection in tuple(self._connections):
+            if connection.address in self._turned_away:
+                connection.abort("its address is turned away")
+
     def sessions(self) -> list[SessionInfo]:
         """List the sessions of this portal, oldest first."""
         return [
@@ -149,6 +158,8 @@ class Portal:
         only hold places must not keep hosts out (C3).
         """
         limits = self._limits
+        if connection.address in self._turned_away:
+            return None
         if self._per_address[connection.address] >= limits.unauthenticated_per_address:
             log.debug("connection from %s refused: too many of its logins are under way", connection.address)
             return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 import pytest
 
 from appliance.bus.ports import HUB, Gone, Heard, Joined, Refused
 from appliance.bus.security import make_key_pair
 from backstores.errors import UsageError
-from tests.support.bus import MOST_BYTES, LoopbackBus, repeating, upcoming
+from tests.support.bus import MOST_BYTES, Event, LoopbackBus, repeating, upcoming
 
 
 def test_messages_go_both_ways_with_the_name_of_the_key() -> None:
@@ -166,6 +167,27 @@ def test_when_one_fabric_is_silent_the_other_is_taken(caplog: pytest.LogCaptureF
 
     asyncio.run(run())
     assert "silent at" in caplog.text
+
+
+def news(said: Heard[str], event: Event) -> bool:
+    """Whether an event is what was said now, or none of what was said before."""
+    return event == said or not isinstance(event, Heard)
+
+
+def test_a_way_that_is_cut_is_not_used_until_it_is_mended() -> None:
+    """R19: and nobody seems to have died meanwhile."""
+
+    async def run() -> None:
+        bus = LoopbackBus()
+        async with bus.hub() as hub, bus.link() as link:
+            await upcoming(aiter(hub))
+            for ways in ({0}, {1}, set[int]()):
+                link.cut(ways)
+                said = Heard("sp1", f"without {ways}")
+                async with repeating(link, said.message):
+                    assert await upcoming(aiter(hub), partial(news, said)) == said
+
+    asyncio.run(run())
 
 
 def test_what_can_not_be_read_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import pytest
 
-from appliance.fabric.addresses import Plan
+from appliance.fabric.addresses import Plan, same_fabric
 from appliance.portals import PortalAddress
 from appliance.topologyfile import generate, read_topology
 
@@ -43,3 +43,11 @@ def test_no_two_things_have_one_address(prefix: str) -> None:
     found = [plan.sp(sp, fabric) for sp, fabric in plan.topology.links()]
     found += [plan.vcm(fabric) for fabric in plan.topology.fabrics]
     assert len(set(found)) == len(found)
+
+
+def test_addresses_tell_the_fabric() -> None:
+    plan = Plan(generate(300))
+    first, second, *_ = plan.topology.fabrics
+    near, far = plan.topology.sps[0], plan.topology.sps[-1]
+    assert same_fabric(plan.sp(near, first), plan.sp(far, first))
+    assert not same_fabric(plan.sp(near, first), plan.sp(near, second))
