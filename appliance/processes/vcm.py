@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 TICK_S: Final = 0.25
 
 MOST_STEP_S: Final = 0.5
-"""How far time goes on between two ticks: while this process could hear nobody, nobody was silent."""
+"""How far time goes on from one step to the next: while this process could hear nobody, nobody was silent."""
 
 MIC: Final = "mic"
 
@@ -33,8 +33,8 @@ VcmHub = Hub[ToSp | ToMic, FromSp | FromMic]
 class Core(Protocol):
     """What decides: ``appliance.vcm.core.CoherencyManager``."""
 
-    def step(self, event: Input) -> Sequence[Effect]:
-        """Take what came in; give what is to be done."""
+    def step(self, event: Input, now_s: float) -> Sequence[Effect]:
+        """Take what came in, and when; give what is to be done."""
 
 
 class Vcm:
@@ -44,6 +44,8 @@ class Vcm:
         self._core = core
         self._hub = hub
         self._child = child
+        self._heard_s = 0.0
+        self._last_s = float("-inf")
 
     async def run(self) -> None:
         """Work until it is cancelled, or the supervisor is no more."""
@@ -72,16 +74,19 @@ class Vcm:
                 self._step(SpDied(word.name, word.incarnation))
 
     async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        now_s = last_s = loop.time()
         while True:
-            self._step(Tick(now_s))
+            self._step(Tick(self._time_s()))
             await asyncio.sleep(TICK_S)
-            now_s += min(MOST_STEP_S, loop.time() - last_s)
-            last_s = loop.time()
+
+    def _time_s(self) -> float:
+        """Say how long this process has been able to hear: what it slept through was nobody's silence."""
+        now_s = asyncio.get_running_loop().time()
+        self._heard_s += min(MOST_STEP_S, now_s - self._last_s)
+        self._last_s = now_s
+        return self._heard_s
 
     def _step(self, event: Input) -> None:
-        for effect in self._core.step(event):
+        for effect in self._core.step(event, self._time_s()):
             match effect:
                 case Tell(sp, message):
                     self._hub.send(sp, message)
