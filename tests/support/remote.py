@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from backstores.device import MemoryDevice
 from backstores.iscsi.access import Account, Credentials, Portal, Target
+from backstores.iscsi.initiator.cdbs import READ_16, WRITE_16, transfer
 from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.target import Event, RemoteTarget
+from backstores.iscsi.initiator.tasks import EMPTY, Task
 from backstores.iscsi.portal import Portal as ListeningPortal
 from backstores.iscsi.session import SessionRegistry
 from backstores.scsi.model import Nexus
@@ -112,3 +116,38 @@ async def reached(
         yield target
     finally:
         await target.close()
+
+
+async def when(condition: Callable[[], object]) -> None:
+    """Wait for what other tasks of this loop bring about; ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def run(target: RemoteTarget, make: Callable[[Callable[[Task], None]], Task]) -> Task:
+    """Run a task to its end."""
+    ended: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+    target.submit(make(ended.set_result))
+    return await ended
+
+
+def writing(lba: int, data: bytes, **options: Any) -> Callable[[Callable[[Task], None]], Task]:
+    """Give what makes a task that writes to LUN 0."""
+    cdb = transfer(WRITE_16, lba, len(data) // 512)
+    return lambda done: Task(0, cdb, done, EMPTY, memoryview(data), **options)
+
+
+def reading(lba: int, blocks: int) -> Callable[[Callable[[Task], None]], Task]:
+    """Give what makes a task that reads from LUN 0."""
+    return lambda done: Task(0, transfer(READ_16, lba, blocks), done, memoryview(bytearray(blocks * 512)))
+
+
+def ups(target: RemoteTarget) -> list[bool]:
+    """Say of each path whether it is up."""
+    return [path.up for path in target.paths()]
+
+
+def actives(target: RemoteTarget) -> list[bool]:
+    """Say of each path whether it is the active one."""
+    return [path.active for path in target.paths()]
