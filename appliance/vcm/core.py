@@ -219,8 +219,12 @@ class CoherencyManager:
 
     def _draw_volume(self, volume: Volume) -> Delta | None:
         status = volume.status()
+        if status is None:
+            return None
         lead = next((sp for sp, runs in volume.t2.items() if runs.role is Role.LEAD), "")
-        return None if status is None else VolumeChanged(volume=status, sps=tuple(sorted(volume.t2)), lead=lead)
+        shows = {sp: self.volumes.location.show(volume.wwn, sp, volume.t2) for sp in volume.t2}
+        serving = tuple(sorted(sp for sp, show in shows.items() if show is not None and show.exposures))
+        return VolumeChanged(volume=status, sps=serving, lead=lead)  # who leads it may show it to nobody
 
     def sp_status(self, peer: Peer) -> SpStatus:
         """Describe a storage processor for people."""
