@@ -28,7 +28,7 @@ class Location:
     known: bool = False
     _shows: dict[Wwn, Show] = field(default_factory=dict)
 
-    def set(self, volume: Wwn, show: Show) -> None:
+    def put(self, volume: Wwn, show: Show) -> None:
         """Take over which hosts see a volume, which need not be known yet."""
         self._shows[volume] = show
 
@@ -43,6 +43,11 @@ class Location:
         show = self._shows.get(volume, HIDDEN)
         names = dict.fromkeys(sp for exposure in show.exposures for sp in self._of(volume, exposure, serving))
         return [sp for sp in names if self.peers.at_work(sp) or sp in serving]
+
+    def named(self, volume: Wwn, serving: Collection[str]) -> set[str]:
+        """Name all storage processors that should serve a volume to hosts, there or not."""
+        show = self._shows.get(volume, HIDDEN)
+        return {sp for exposure in show.exposures for sp in self._of(volume, exposure, serving)}
 
     def show(self, volume: Wwn, sp: str, serving: Collection[str]) -> Show | None:
         """Say which hosts see a volume through a storage processor; None while that is not known."""

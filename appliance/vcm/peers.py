@@ -148,12 +148,13 @@ class Peers:
         """Whether what it runs counts."""
         return name in self._all and self._all[name].state in HAS_INSTANCES
 
-    def expecting(self) -> bool:
-        """Whether there may be instances that nobody has told of yet."""
-        return any(
-            peer.state is SpState.EXPECTED or (peer.state is SpState.STARTING and peer.runs)
+    def expecting(self) -> list[str]:
+        """List those that may run what nobody has told of yet."""
+        return [
+            peer.name
             for peer in self._all.values()
-        )
+            if peer.state in (SpState.EXPECTED, SpState.STARTING) and (peer.runs or not peer.incarnation)
+        ]
 
     def expect(self, name: str) -> None:
         """Take note that there is, or was, a storage processor of this name: others know it."""

@@ -116,7 +116,10 @@ PAUSES: Final[Mapping[Pause, Mapping[PauseEvent, Pause]]] = {
         PauseEvent.RESUME: Pause.RESUMING,  # it goes on at other places, with the tree that it has
         PauseEvent.RESUMED: Pause.RUNNING,
     },
-    Pause.COMMITTING: {PauseEvent.RESUME: Pause.RESUMING},
+    Pause.COMMITTING: {
+        PauseEvent.BEGIN: Pause.COMMITTING,  # one came back, and lost its legs
+        PauseEvent.RESUME: Pause.RESUMING,
+    },
     Pause.RESUMING: {
         PauseEvent.BEGIN: Pause.HOLDING,  # a storage processor came back that serves an older tree
         PauseEvent.HELD: Pause.HELD,
@@ -225,6 +228,7 @@ class Volume:
             return None
         faults = degraded(self.objects)
         serving = [runs for runs in self.t2.values() if runs.state is not InstanceState.OFF_LINE]
+        step = f"at step {self.step}" if self.step else ""
         percent = min(self.resync.values(), default=None)
         state = VolumeState.ONLINE
         if not serving:
@@ -242,7 +246,7 @@ class Volume:
             layout=head.layout,
             created=head.created,
             objects=self.objects,
-            detail="; ".join(filter(None, [self.why, *self.trouble.values(), *faults])),
+            detail="; ".join(filter(None, [self.why, *self.trouble.values(), *faults, "" if serving else step])),
             resync_percent=percent,
         )
 

@@ -147,7 +147,7 @@ class Volumes:
 
     def locate(self, wwn: Wwn, show: Show) -> None:
         """Take over which hosts see a volume, which need not be known yet."""
-        self.location.set(wwn, show)
+        self.location.put(wwn, show)
         if wwn in self._all:
             self.try_again(self._all[wwn])
 
@@ -192,13 +192,21 @@ class Volumes:
 
     def work(self) -> None:
         """Look at all that may have changed, until nothing more can be ordered now."""
-        if self.peers.expecting():
-            return  # what runs there may be in the way of what would be ordered here
+        awaited = frozenset(self.peers.expecting() if self._dirty else ())
         while self._dirty:
             wwn = next(iter(self._dirty))
             del self._dirty[wwn]
-            if wwn in self._all:
-                self._advance(self._all[wwn])
+            volume = self._all.get(wwn)
+            if volume is not None and not (awaited and self._waits_for(volume, awaited)):
+                self._advance(volume)
+
+    def _waits_for(self, volume: Volume, awaited: frozenset[str]) -> bool:
+        """Whether one of these may serve a volume: it is let in where its first tier is, or is to serve it to hosts.
+
+        What it serves of ALUs that it has open itself is in nobody's way: nobody else can open these.
+        """
+        shown_to = {sp for runs in volume.t1.values() for sp in runs.shown_to}
+        return not awaited.isdisjoint(shown_to | self.location.named(volume.wwn, volume.t2))
 
     def _advance(self, volume: Volume) -> None:
         """Order the next stage of a volume, unless something is under way."""

@@ -156,7 +156,7 @@ def test_one_that_others_know_is_expected() -> None:
     desk.join()
     assert not desk.peers.expecting()
     desk.peers.expect("sp9")
-    assert desk.peers.expecting()
+    assert desk.peers.expecting() == ["sp9"]
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(SpState, PeerEvent)), ids=str)

@@ -21,6 +21,7 @@ from appliance.messages import VolumeState
 from appliance.simulation.invariants import after_quiet
 from appliance.simulation.plant import Builder, alu_wwn, make_site, object_wwn, shown_by
 from appliance.simulation.system import Conditions, System
+from appliance.vcm.peers import EXPECT_S
 from appliance.vcm.requests import DEADLINE_S
 from appliance.vcm.vocabulary import MicSaid
 from backstores.objects import AnyObject
@@ -177,3 +178,26 @@ def test_a_later_word_outvotes_an_earlier_one_that_arrives_late() -> None:
         desk.system._to_vcm(MicSaid(FromMic(1, Ask(number=number, request=desk.mic.asked[number]))))
     desk.system.run(3.0)
     after_quiet(desk.system)
+
+
+def test_one_that_never_comes_holds_up_what_it_should_serve_and_nothing_else() -> None:
+    """C3, D4: it may be serving unheard, until it is known to be dead."""
+    site, shelf = make_site(3, 3, reach=1)
+    system = System(site, shelf, 1)
+    system.conditions = STEADY
+    assert system.mic is not None
+    system.mic.attached = ["a0", "a1"]
+    system.start_vcm()
+    for number, name in enumerate(site.sps[:2]):
+        system.start_sp(name, number)
+    system._tick_mic()
+    builder = Builder()
+    numbers = []
+    for sps in (["sp2"], ["sp2", "sp3"]):
+        objects = builder.volume("mirror", [alu_wwn(0), alu_wwn(1)])
+        system.mic.shows[objects[0].wwn] = shown_by(objects[0].wwn, sps)
+        numbers.append(system.ask(CreateVolume(objects=objects)))
+    system.run(5.0)
+    assert set(numbers) & set(system.mic.answers) == {numbers[0]}
+    system.run(EXPECT_S)
+    assert [system.mic.answers[number].error for number in numbers] == ["", ""]
