@@ -14,12 +14,13 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import pytest
 
 from backstores.alu.base import AluOp
-from backstores.alu.memory import MemoryDriver
+from backstores.alu.memory import Fault, MemoryDriver
 from backstores.block import BlockError, Op, Request
 from backstores.device import BlockDevice, Submit
 from backstores.engine.engine import Engine
@@ -378,7 +379,7 @@ class Simulation:
             self.troubles.append(alu.hold(op).open)
         else:
             fault = alu.fail(op, offset=self.chance.choice((0, DATA)), times=1)
-            self.troubles.append(lambda: fault in alu._faults and alu.mend(fault))  # type: ignore[func-returns-value]
+            self.troubles.append(partial(_mend, alu, fault))
 
     def _mend(self) -> None:
         if self.troubles:
@@ -451,6 +452,11 @@ class Simulation:
                     for begun, others in self.written[before:]:
                         apart = others.stop <= blocks.start or blocks.stop <= others.start
                         assert apart or begun < since, f"{others} was written while somebody held {blocks}"
+
+
+def _mend(alu: MemoryDriver, fault: Fault) -> None:
+    with suppress(ValueError):  # all faults were mended meanwhile
+        alu.mend(fault)
 
 
 def _of_a_host(task: asyncio.Task[None]) -> bool:
