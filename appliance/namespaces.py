@@ -36,14 +36,19 @@ def inside(namespace: str, work: Callable[[], T]) -> T:
         return work()
 
     def run() -> T:
-        _enter(namespace)
+        enter(namespace)
         return work()
 
     with ThreadPoolExecutor(1, thread_name_prefix=f"in namespace {namespace}") as thread:
         return thread.submit(run).result()
 
 
-def _enter(namespace: str) -> None:
+def enter(namespace: str) -> None:
+    """Have this thread work in a namespace from now on, and all threads that it starts.
+
+    Raises:
+        UsageError: there is no such namespace, or we may not enter it.
+    """
     try:
         handle = os.open(FOLDER / namespace, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -42,6 +42,7 @@ from appliance.control.requests import (
 from appliance.control.values import Show, SpState, SpStatus
 from appliance.messages import AluStatus, Exposure, GsStatus, HostDefinition, SessionStatus, VolumeStatus
 from appliance.mic.picture import Picture
+from appliance.processor.cables import Cables
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import AnyObject
 from backstores.wwn import Wwn
@@ -83,8 +84,13 @@ class SystemPort:
         target_iqn: str,
         portals: Iterable[str],
         stop: StopProcess = lambda sp, stopped: None,
+        cables: Cables | None = None,
     ) -> None:
-        """``stop`` has a storage processor's process killed and left so, or started again."""
+        """``stop`` has a storage processor's process killed and left so, or started again; ``cables`` are at hand here.
+
+        Without cables storage processors fail their links themselves.
+        """
+        self._cables = cables
         self.susid = susid
         self.target_iqn = target_iqn
         self.portals = tuple(portals)
@@ -288,6 +294,9 @@ class SystemPort:
     async def fault(self, part: str, failed: bool) -> None:
         """Fail a part of the system, or restore it (R19): processes here, by the supervisor; all else by the VCM."""
         kind, _, name = part.partition(":")
+        if kind not in ("sp", "blade") and self._cables is not None:
+            await self._cables.set(part, failed)
+            return
         if kind not in ("sp", "blade"):
             await self._ask(Fault(part=part, failed=failed))
             return

@@ -25,6 +25,7 @@ from appliance.mic.operations import Dispatcher
 from appliance.mic.server import ApiServer
 from appliance.mic.store import open_store
 from appliance.mic.system_port import SystemPort
+from appliance.namespaces import enter
 from appliance.portals import Groups
 from appliance.processes.system import MIC, VCM, Settings, Works
 from appliance.processes.vcm import Vcm
@@ -68,6 +69,8 @@ def run_sp(settings: Settings, child: Child) -> None:
     """Be a storage processor."""
     sp = settings.topology.sp(child.name)
     assert sp is not None, "the supervisor forks what the topology names"
+    if settings.plan.prefix:
+        enter(settings.plan.namespace(sp.name))
     _loop(lambda ended: _sp(settings, child, sp, ended))
 
 
@@ -157,7 +160,8 @@ async def _sp(settings: Settings, child: Child, sp: Sp, ended: asyncio.Event) ->
         def make_cables(internal: Listener, hosts: Listener) -> Cables:
             return Cables(settings.topology, LoopbackHands(settings.plan, sp, internal, hosts, link.cut))
 
-        hands = AllHands(engine, place, report, ask_blkid, make_cables)
+        # where there are real cables, the MIC pulls them: it is at their other ends
+        hands = AllHands(engine, place, report, ask_blkid, None if settings.plan.prefix else make_cables)
         await hands.start()
         key = settings.key(sp.name)
         await link.connect(settings.plan.bus_of(sp), key.keys, key.vcm_key)
@@ -210,7 +214,8 @@ async def _mic(settings: Settings, child: Child, ended: asyncio.Event) -> None:
     def stop(sp: str, stopped: bool) -> None:
         child.say(Hold(sp) if stopped else Release(sp))
 
-    port = SystemPort(link, child.incarnation, settings.identity.susid, settings.identity.iqn, portals, stop)
+    who = settings.identity
+    port = SystemPort(link, child.incarnation, who.susid, who.iqn, portals, stop, _cables(settings))
     management = Management(store, port, disks=find_disks, topology=settings.topology)
     server = ApiServer(Dispatcher(management), settings.state)
     await server.start()  # takes the lock of the state folder: from here on it is ours to change
@@ -227,6 +232,15 @@ async def _mic(settings: Settings, child: Child, ended: asyncio.Event) -> None:
         await server.close()
         await link.close()
         store.close()
+
+
+def _cables(settings: Settings) -> Cables | None:
+    """Give what pulls cables, where there are some."""
+    if not settings.plan.prefix:
+        return None
+    from appliance.fabric.cables import NamespaceHands  # not needed on loopback
+
+    return Cables(settings.topology, NamespaceHands(settings.plan))
 
 
 async def _start(settings: Settings, management: Management, port: SystemPort, child: Child) -> None:

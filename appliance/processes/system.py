@@ -8,7 +8,8 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -194,9 +195,29 @@ def serve(options: Options, works: Works) -> int:
 
     pulse = None if manager.interval_s is None else Pulse(manager.interval_s, partial(manager.say, ALIVE))
     try:
-        return Supervisor(roles(settings, works), tell_ready, pulse).run()
+        with cabled(settings.plan):
+            return Supervisor(roles(settings, works), tell_ready, pulse).run()
     finally:
         manager.say(STOPPING)
+
+
+@contextmanager
+def cabled(plan: Plan) -> Iterator[None]:
+    """Have the fabrics be there, when they are namespaces.
+
+    Raises:
+        UsageError: they can't be made.
+    """
+    if not plan.prefix:
+        yield
+        return
+    from appliance.fabric import cables  # which an appliance on loopback never needs
+
+    cables.build(plan)
+    try:
+        yield
+    finally:
+        cables.remove(plan)
 
 
 def settle(options: Options) -> Settings:
