@@ -25,6 +25,7 @@ from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.patience import Patience
 from backstores.iscsi.initiator.target import Event, PathUp, RemoteTarget, UnitsChanged
+from backstores.iscsi.transport import ReceiveBuffer
 from backstores.wwn import Wwn, short
 
 RANDOM_ISID: Final = 0x80 << 40
@@ -52,9 +53,9 @@ class Peer:
         assert self._target is not None
         return self._target
 
-    async def open(self, endpoints: Sequence[Endpoint], identity: Identity) -> None:
-        """Log in."""
-        self._target = RemoteTarget(endpoints, identity, patience=INTERNAL_PATIENCE, on_event=self._hear)
+    async def open(self, endpoints: Sequence[Endpoint], identity: Identity, buffer: ReceiveBuffer) -> None:
+        """Log in; all targets of a loop share a receive buffer."""
+        self._target = RemoteTarget(endpoints, identity, patience=INTERNAL_PATIENCE, buffer=buffer, on_event=self._hear)
         await self._target.open()
 
     def _hear(self, event: Event) -> None:
@@ -77,6 +78,7 @@ class Remotes:
         self._iqn = iqn
         self._name_of = name_of
         self._peers: dict[str, Peer] = {}
+        self._buffer = ReceiveBuffer()
 
     async def reach(self, access: Access) -> Peer:
         """Log in, unless we are.
@@ -105,7 +107,7 @@ class Remotes:
         portals = [parse_portal(portal) for portal in access.portals]
         endpoints = [Endpoint(portal.address, portal.port, self._source(portal)) for portal in portals]
         peer = Peer(access)
-        await peer.open(endpoints, identity)
+        await peer.open(endpoints, identity, self._buffer)
         self._peers[access.sp] = peer
         return peer
 

@@ -126,6 +126,7 @@ def go_on(running: System, hosts: tuple[Host, Host], rounds: int = 20) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mic", "vcm", "mvsp", "sp1", "sp2", "sp3", "sp4"])
 def test_no_host_sees_an_error_when_a_process_is_killed(running: System, name: str) -> None:
     """R9, C1: data goes on, over the other path if need be, and what was killed comes back."""
@@ -137,3 +138,19 @@ def test_no_host_sees_an_error_when_a_process_is_killed(running: System, name: s
     running.until(lambda: bool(running.master()), "there is an mvsp")
     (volume,) = running.say("/volumes", "list")
     assert volume["state"] == "on line"
+
+
+@pytest.mark.slow
+def test_an_mvsp_that_sleeps_is_replaced_and_ended(running: System) -> None:
+    """R9: the role moves at once; who sleeps on is ended, for it holds what others need, and hosts only wait."""
+    with two_hosts(running) as hosts:
+        go_on(running, hosts)
+        first = running.master()
+        pid = running.signal(first, signal.SIGSTOP)
+        running.until(lambda: running.master() not in ("", first), "another is the mvsp")
+        create = ("/volumes", "create", "name=after", "size=1M", "layout=linear")
+        running.until(lambda: running.run(*create).returncode == 0, "a change is carried out")
+        running.until(lambda: running.sp(first)["state"] == "at work", "who slept was started again")
+        assert running.pid(first) != pid
+        go_on(running, hosts, 50)
+    assert {str(row["name"]) for row in running.say("/volumes", "list")} == {"db", "after"}
