@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.control.reports import LegsLost
 from appliance.control.values import InstanceState, Role
 from appliance.simulation.invariants import after_quiet, at_every_moment, built_whole
 from appliance.simulation.plane import Shelf, SimAlu
@@ -11,7 +12,9 @@ from appliance.simulation.plant import Builder, alu_wwn, shown_by
 from appliance.simulation.system import System
 from appliance.vcm.mastership import MasterState
 from appliance.vcm.vocabulary import Site
-from backstores.objects import PartitionObject
+from appliance.vcm.volume import Phase
+from backstores.objects import MirrorObject, PartitionObject
+from backstores.volume.loss import degraded
 from tests.support.transcript import STEADY
 
 REACH = {"a440": ("sp410",), "a444": ("sp410",), "a446": ("sp420",), "a448": ("sp430",)}
@@ -98,3 +101,33 @@ def test_the_role_of_the_mvsp_moves_in_time(system: System, how: str) -> None:
     system.run(10.0)
     after_quiet(system)
     assert system.processes["sp410"].core.mvsm.master_epoch == 0
+
+
+@pytest.mark.parametrize("mic", [True, False], ids=["with the mic", "before the mic is there"])
+def test_a_vcm_that_starts_anew_touches_nothing_that_is_right(system: System, mic: bool) -> None:
+    """C1, R9: it finds the MVSP at work, and the volume on line; nothing is ordered for it."""
+    assert system.vcm is not None
+    orders, epoch = system.orders.copy(), system.vcm.mastership.epoch
+    if not mic:
+        system.mic = None
+    system.kill_vcm()
+    system.run(10.0)
+    assert system.orders == orders
+    assert (system.vcm.mastership.master, system.vcm.mastership.epoch) == ("sp410", epoch)
+    [volume] = system.vcm.volumes
+    assert volume.phase is Phase.ON_LINE
+
+
+def test_a_leg_that_fails_while_the_mic_is_away_is_dealt_with(system: System) -> None:
+    """C1, D3: the hosts wait for no person."""
+    [(wwn, objects)] = system.shelf.trees().items()
+    mirror = next(obj for obj in objects if isinstance(obj, MirrorObject))
+    system.mic = None
+    system.kill_vcm()
+    system.run(5.0)
+    report = LegsLost(volume=wwn, generation=0, legs=(mirror.legs[1].child,))
+    for name in REACH.values():
+        system.lose_legs(name[0], report)
+    system.run(2.0)
+    assert all(process.plane.t2[wwn].state is InstanceState.ON_LINE for process in system.processes.values())
+    assert degraded(system.shelf.trees()[wwn])
