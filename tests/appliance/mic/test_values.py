@@ -145,9 +145,14 @@ def test_an_error_line_shows_no_control_character_of_a_value(text: str) -> None:
     assert len(values.shown(text)) <= 10 * values.SHOWN_LENGTH + 2
 
 
+KINDS = (
+    *(values.SIZE, values.YES_NO, values.NAME, values.PATH, values.LOCATION, values.COUNT, values.LUN, values.IQN),
+    *(values.USER, values.LAYOUT, values.BLOCK_BYTES, values.ALUS, values.PART),
+)
+
+
 @settings(deadline=None)
-@given(st.sampled_from([values.SIZE, values.YES_NO, values.NAME, values.PATH, values.LOCATION, values.COUNT, values.LUN,
-                        values.IQN, values.USER, values.LAYOUT, values.BLOCK_BYTES, values.ALUS]), st.text())  # fmt: skip
+@given(st.sampled_from(KINDS), st.text())
 def test_no_text_whatever_makes_a_parser_raise_anything_but_a_usage_error(kind: values.Kind, text: str) -> None:
     with suppress(UsageError):
         kind.parse(text)
