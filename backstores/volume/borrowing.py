@@ -62,7 +62,7 @@ class Borrower:
         """Go on with another lead, or the same one by another session."""
         self._lead = lead
         self._leading.resume()
-        self._return_after(0)
+        self.give_back_soon()
 
     @asynccontextmanager
     async def borrow(self, lba: int, blocks: int) -> AsyncIterator[Loan]:
@@ -91,6 +91,10 @@ class Borrower:
             except asyncio.CancelledError:
                 self._unsent += returns
                 raise
+
+    def give_back_soon(self) -> None:
+        """Tell the lead, without a wait for others to be told of with it."""
+        asyncio.get_running_loop().call_soon(self._send)
 
     async def _granted(self, lba: int, blocks: int) -> Loan:
         while True:
@@ -123,19 +127,15 @@ class Borrower:
 
     def _return(self, returned: Return, lba: int, blocks: int) -> None:
         self._unsent.append(returned)
-        ours = any(at < lba + blocks and lba < at + n for at, n in self._waiting.values())
-        self._return_after(0 if ours else RETURN_WITHIN_S)
-
-    def _return_after(self, seconds: float) -> None:
-        """Have everything given back soon. What is to be so at once does not wait for a timer that runs."""
-        loop = asyncio.get_running_loop()
-        if not seconds:
-            loop.call_soon(self._send)
+        if any(at < lba + blocks and lba < at + n for at, n in self._waiting.values()):
+            self.give_back_soon()  # it is we ourselves who wait for it
         elif self._timer is None:
-            self._timer = loop.call_later(seconds, self._send)
+            self._timer = asyncio.get_running_loop().call_later(RETURN_WITHIN_S, self._send)
 
     def _send(self) -> None:
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._unsent:
             task = asyncio.ensure_future(self.give_back())
             self._sending.add(task)

@@ -95,9 +95,12 @@ class Follower(Instance):
         self._go_on()
 
     async def hold_all(self, limits: HoldLimits) -> None:
-        """Let what is at work end, what comes wait, and give back what is done with; see ``Instance.hold_all``."""
+        """Let what is at work end, and what comes wait; see ``Instance.hold_all``.
+
+        What is done with is given back at once; a lead that does not answer keeps nobody waiting.
+        """
         await super().hold_all(limits)
-        await self._borrower.give_back()
+        self._borrower.give_back_soon()
 
     async def close(self) -> None:
         """Let what runs end, flush, and give everything back. Requests that come later are refused.

@@ -133,6 +133,7 @@ def test_a_region_it_writes_to_is_not_cleared_meanwhile() -> None:
         gate.open()
         await task
         await here.follower.hold_all(LONG)
+        await turns()
         for _ in range(4):
             await here.volume.clean()
         assert not log.hot.states[0], "it has given the range back"
