@@ -201,12 +201,15 @@ class Volumes:
                 self._advance(volume)
 
     def _waits_for(self, volume: Volume, awaited: frozenset[str]) -> bool:
-        """Whether one of these may serve a volume: it is let in where its first tier is, or is to serve it to hosts.
+        """Whether one of these may serve a volume, or a part of it.
 
-        What it serves of ALUs that it has open itself is in nobody's way: nobody else can open these.
+        It may if it is let in where the first tier is, if it is to serve it to hosts, or if it has an ALU of it open;
+        and that may be so of each ALU that nobody else has open.
         """
+        openers = {self.alus.opener(obj.alu) for obj in volume.objects if isinstance(obj, PartitionObject)}
         shown_to = {sp for runs in volume.t1.values() for sp in runs.shown_to}
-        return not awaited.isdisjoint(shown_to | self.location.named(volume.wwn, volume.t2))
+        suspects = openers | shown_to | self.location.named(volume.wwn, volume.t2)
+        return None in suspects or not awaited.isdisjoint(suspects)
 
     def _advance(self, volume: Volume) -> None:
         """Order the next stage of a volume, unless something is under way."""
