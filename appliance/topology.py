@@ -39,7 +39,11 @@ class Fabric:
 
 @dataclass(frozen=True, slots=True)
 class Sp:
-    """A storage processor, and the fabrics on which it has a link; ``number`` counts the SPs from 1."""
+    """A storage processor, and the fabrics on which it has a link; ``number`` counts the SPs from 1.
+
+    One that is ``elsewhere`` runs on another machine and joins from there. ``addresses`` are those by fabric that do
+    not follow from its number.
+    """
 
     name: str
     number: int
@@ -47,6 +51,8 @@ class Sp:
     internal: tuple[str, ...]
     host: tuple[str, ...]
     storage: tuple[str, ...]
+    elsewhere: bool = False
+    addresses: tuple[tuple[str, str], ...] = ()
 
     @property
     def fabrics(self) -> tuple[str, ...]:
@@ -127,6 +133,7 @@ class Topology:
     hosts: tuple[Host, ...] = ()
     port: int = DEFAULT_PORT
     bus_port: int = DEFAULT_PORT + 1
+    vcm: tuple[tuple[str, str], ...] = ()  # addresses of the VCM by internal fabric, where they do not follow
 
     def sp(self, name: str) -> Sp | None:
         """Find an SP."""

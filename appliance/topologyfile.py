@@ -51,12 +51,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SpEntry(Entry, frozen=True, kw_only=True):
-    """An SP; without a list of fabrics of a kind it is on all of them."""
+    """An SP; without a list of fabrics of a kind it is on all of them. ``elsewhere``: it joins from another machine."""
 
     name: str
     internal: tuple[str, ...] | None = None
     host: tuple[str, ...] | None = None
     storage: tuple[str, ...] | None = None
+    elsewhere: bool = False
+    addresses: dict[str, str] = {}
 
 
 class BladeEntry(Entry, frozen=True, kw_only=True):
@@ -112,6 +114,7 @@ class TopologyEntry(Entry, frozen=True, kw_only=True):
     hosts: tuple[HostEntry, ...] = ()
     port: int = DEFAULT_PORT
     bus_port: int | None = None
+    vcm: dict[str, str] = {}
 
 
 def read_topology(text: str, folder: PurePath) -> Topology:
@@ -155,7 +158,8 @@ def build(entry: TopologyEntry, folder: PurePath) -> Topology:
     ports = _ports(entry.ports, sps, fabrics, port)
     alus = _alus(entry.alus, sps, fabrics, folder)
     hosts = _hosts(entry.hosts, ports, fabrics)
-    return Topology(blades, tuple(sps.values()), tuple(fabrics.values()), ports, alus, hosts, port, bus_port)
+    vcm = _addresses("vcm", entry.vcm, entry.fabrics.internal)
+    return Topology(blades, tuple(sps.values()), tuple(fabrics.values()), ports, alus, hosts, port, bus_port, vcm)
 
 
 def _fabrics(entry: FabricsEntry) -> dict[str, Fabric]:
@@ -229,7 +233,8 @@ def _sps(entries: Sequence[SpEntry], blades: Sequence[Blade], fabrics: Mapping[s
         storage = _links(entry.name, entry.storage, FabricKind.STORAGE, fabrics)
         if not internal:
             raise UsageError(f"sp {entry.name} is on no internal fabric; nobody could reach it")
-        found[entry.name] = Sp(entry.name, number, home[entry.name], internal, host, storage)
+        at = _addresses(f"sp {entry.name}", entry.addresses, (*internal, *host, *storage))
+        found[entry.name] = Sp(entry.name, number, home[entry.name], internal, host, storage, entry.elsewhere, at)
     return found
 
 
@@ -260,6 +265,16 @@ def _ports(
     _check_once("port", [port.name for port in ports])
     _check_once("port address", [f"{port.address}:{port.port}" for port in ports if port.address])
     return tuple(ports)
+
+
+def _addresses(where: str, given: Mapping[str, str], fabrics: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    for fabric, address in given.items():
+        _find("link to fabric", fabric, fabrics, f"{where}: addresses")
+        try:
+            ipaddress.IPv4Address(address)
+        except ValueError:
+            raise UsageError(f"{where}: address {shown(address)} on {fabric} is no numeric IPv4 address") from None
+    return tuple(given.items())
 
 
 def _address(where: str, text: str) -> tuple[str, int]:

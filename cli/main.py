@@ -81,6 +81,10 @@ def _run(words: list[str]) -> int:
         from appliance.serve import main as serve
 
         return serve(words[:at] + words[at + 1 :])
+    if at < len(words) and words[at] == "sp":
+        from appliance.processes.join import main as join
+
+        return join(words[:at] + words[at + 1 :])
     if at < len(words) and words[at] == "metadata":
         from cli.metadata import main as metadata
 

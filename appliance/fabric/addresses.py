@@ -29,10 +29,14 @@ def same_fabric(one: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All addresses. ``prefix`` is what the names of this appliance's namespaces begin with; "" is loopback."""
+    """All addresses. ``prefix`` is what the names of this appliance's namespaces begin with; "" is loopback.
+
+    ``joined`` is where the VCM was found, for an SP that has joined from another machine.
+    """
 
     topology: Topology
     prefix: str = ""
+    joined: tuple[str, ...] = ()
 
     def address(self, number: int, fabric: Fabric) -> str:
         """Give the address that number so-and-so has on a fabric."""
@@ -45,7 +49,7 @@ class Plan:
 
     def sp(self, sp: Sp, fabric: Fabric) -> str:
         """Give an SP's address on a fabric."""
-        return self.address(sp.number, fabric)
+        return dict(sp.addresses).get(fabric.name) or self.address(sp.number, fabric)
 
     def host(self, host: Host, fabric: Fabric) -> str:
         """Give a host's address on a fabric, when it is one of ours."""
@@ -53,7 +57,7 @@ class Plan:
 
     def vcm(self, fabric: Fabric) -> str:
         """Give the VCM's address on an internal fabric."""
-        return self.address(VCM_NUMBER, fabric)
+        return dict(self.topology.vcm).get(fabric.name) or self.address(VCM_NUMBER, fabric)
 
     def bus(self) -> tuple[str, ...]:
         """Where the VCM listens for all others: ``address:port`` on each internal fabric."""
@@ -62,6 +66,8 @@ class Plan:
 
     def bus_of(self, sp: Sp) -> tuple[str, ...]:
         """Where an SP finds the VCM: on the internal fabrics that it is on."""
+        if self.joined:
+            return self.joined
         fabrics = self.topology.of_kind(FabricKind.INTERNAL)
         return tuple(where for fabric, where in zip(fabrics, self.bus(), strict=True) if fabric.name in sp.internal)
 

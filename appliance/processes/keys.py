@@ -18,6 +18,7 @@ import msgspec
 
 from appliance.bus.ports import HUB
 from appliance.bus.security import KeyPair, make_key_pair
+from appliance.identity import Identity
 from backstores.errors import CorruptError, UsageError
 
 FOLDER: Final = "keys"
@@ -32,13 +33,15 @@ Z85Key = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}
 
 
 class KeyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a key file holds."""
+    """What a key file holds: besides keys the names of the appliance, which whoever joins must know."""
 
     format: int
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     public: Z85Key
     secret: Z85Key
     vcm: Z85Key
+    susid: str
+    iqn: str
 
     @property
     def keys(self) -> KeyPair:
@@ -65,7 +68,7 @@ class KeyRing:
         return next((f.name for f in self.files.values() if f.public.encode() == public and f.name != HUB), None)
 
 
-def ensure_keys(state: Path, names: Iterable[str]) -> KeyRing:
+def ensure_keys(state: Path, names: Iterable[str], who: Identity) -> KeyRing:
     """Read the keys of the VCM and of these processes; make those that are missing.
 
     Raises:
@@ -75,8 +78,8 @@ def ensure_keys(state: Path, names: Iterable[str]) -> KeyRing:
     folder = state / FOLDER
     try:
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-        hub = _ensure(folder, HUB, None)
-        return KeyRing({name: _ensure(folder, name, hub) for name in (HUB, *names)})
+        hub = _ensure(folder, HUB, who, None)
+        return KeyRing({HUB: hub, **{name: _ensure(folder, name, who, hub) for name in names}})
     except OSError as error:
         raise UsageError(f"keys in {folder} can't be used: {error.strerror}") from error
 
@@ -105,23 +108,33 @@ def read_key(path: Path) -> KeyFile:
     return found
 
 
-def _ensure(folder: Path, name: str, hub: KeyFile | None) -> KeyFile:
+def _ensure(folder: Path, name: str, who: Identity, hub: KeyFile | None) -> KeyFile:
     path = folder / f"{name}{SUFFIX}"
     if not path.exists():
-        made = make_key_pair()
-        public = made.public.decode()
-        _write(
-            path,
-            KeyFile(
-                format=FORMAT, name=name, public=public, secret=made.secret.decode(), vcm=hub.public if hub else public
-            ),
-        )
+        _write(path, _made(name, who, hub))
     found = read_key(path)
     if found.name != name:
         raise CorruptError(f"key file {path} is that of {found.name}; remove it, and a new one is made")
     if hub is not None and found.vcm != hub.public:
         raise CorruptError(f"key file {path} is for another VCM; remove it, and a new one is made")
-    return found
+    renamed = msgspec.structs.replace(found, susid=who.susid, iqn=who.iqn)
+    if renamed != found:
+        _write(path, renamed)
+    return renamed
+
+
+def _made(name: str, who: Identity, hub: KeyFile | None) -> KeyFile:
+    made = make_key_pair()
+    public = made.public.decode()
+    return KeyFile(
+        format=FORMAT,
+        name=name,
+        public=public,
+        secret=made.secret.decode(),
+        vcm=hub.public if hub else public,
+        susid=who.susid,
+        iqn=who.iqn,
+    )
 
 
 def _write(path: Path, content: KeyFile) -> None:

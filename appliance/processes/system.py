@@ -96,10 +96,17 @@ def is_system(argv: Sequence[str]) -> bool:
 def main(argv: Sequence[str], works: Works) -> int:
     """Run until a signal ends it, and give the exit status."""
     options = parse(argv)
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    return in_foreground(lambda: serve(options, works), options.verbose)
+
+
+def in_foreground(work: Callable[[], int], verbose: bool) -> int:
+    """Log to the error stream, and give the work's exit status; an error is one line."""
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     keep_freed_memory()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # every session and every ALU takes one
     try:
-        return serve(options, works)
+        return work()
     except TiergateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -137,7 +144,7 @@ def parse(argv: Sequence[str]) -> Options:
         parser.error("--namespaces needs --topology FILE or --sps N")
     state = (default_state(os.environ, os.geteuid()) if found.state is None else found.state).absolute()
     try:
-        topology = generate(found.sps) if found.topology is None else _read(found.topology, state)
+        topology = generate(found.sps) if found.topology is None else topology_at(found.topology, state)
         if found.port is not None:
             topology = with_port(topology, found.port)
         iqn = None if found.iqn is None else parse_target_name(found.iqn)
@@ -148,7 +155,12 @@ def parse(argv: Sequence[str]) -> Options:
     return Options(state, topology, found.namespaces, found.database, iqn, susid, frontend, found.verbose)
 
 
-def _read(path: Path, state: Path) -> Topology:
+def topology_at(path: Path, state: Path) -> Topology:
+    """Read a topology from its file.
+
+    Raises:
+        UsageError: it can't be read, or is none.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -179,8 +191,6 @@ def serve(options: Options, works: Works) -> int:
         TiergateError: the system could not be started.
     """
     settings = settle(options)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # every session and every ALU takes one
     manager = Notifier(os.environ)
 
     at_work: set[str] = set()
@@ -230,9 +240,9 @@ def settle(options: Options) -> Settings:
         options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"state folder {options.state} can't be used: {error.strerror}") from error
-    keys = ensure_keys(options.state, [MIC, *(sp.name for sp in options.topology.sps)])
     plan = Plan(options.topology, prefix_of(options.state) if options.namespaces else "")
     who = settled(options.state, options.database, options.susid, options.iqn)
+    keys = ensure_keys(options.state, [MIC, *(sp.name for sp in options.topology.sps)], who)
     return Settings(options.state, plan, keys, options.database, who, options.frontend)
 
 
@@ -246,5 +256,9 @@ def roles(settings: Settings, works: Works) -> list[Role]:
     return [
         Role(Post(VCM, stage=1), partial(works.vcm, settings), watches=True),
         Role(Post(MIC, stage=0, vital=True), partial(works.mic, settings), watches=True),
-        *(Role(Post(sp.name, stage=2), partial(works.sp, settings)) for sp in settings.topology.sps),
+        *(
+            Role(Post(sp.name, stage=2), partial(works.sp, settings))
+            for sp in settings.topology.sps
+            if not sp.elsewhere
+        ),
     ]

@@ -169,6 +169,18 @@ BAD = {
     "a port number too high": ("{sps: 1, port: 65536}", "port 65536 is not between 1 and 65535"),
     "no port left for the bus": ("{sps: 1, port: 65535}", "bus-port 65536 is not between 1 and 65535"),
     "one port for two things": ("{sps: 1, bus-port: 3260}", "bus-port 3260 is the port of the portals, too"),
+    "an address on a fabric that it is not on": (
+        "sps: [{name: s, host: [], addresses: {hostA: 192.0.2.1}}]",
+        "sp s: addresses: there is no link to fabric 'hostA'; there is int1, int2, stoA, stoB",
+    ),
+    "an address that is none": (
+        "sps: [{name: s, addresses: {int1: here}}]",
+        "sp s: address 'here' on int1 is no numeric IPv4 address",
+    ),
+    "a VCM on a fabric for hosts": (
+        "{sps: 1, vcm: {hostA: 192.0.2.1}}",
+        "vcm: addresses: there is no link to fabric 'hostA'; there is int1, int2",
+    ),
     "an unknown key": ("{sps: 1, colour: red}", "unknown field `colour`"),
     "an unknown key of an entry": ("sps: [{name: s, colour: red}]", "unknown field `colour`"),
     "no SP": ("sps: 0", "sps: 0 is not between 1 and 1000"),

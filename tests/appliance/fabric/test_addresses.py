@@ -36,6 +36,16 @@ def test_a_port_may_have_an_address_of_its_own() -> None:
     assert str(Plan(topology).port(topology.ports[0])) == "192.0.2.1:1000"
 
 
+def test_addresses_that_are_given_do_not_follow() -> None:
+    """R9: those of another machine, and the VCM's as seen from there."""
+    text = "{sps: [{name: s, elsewhere: true, addresses: {int2: 192.0.2.7}}], vcm: {int2: 192.0.2.1}}"
+    topology = read_topology(text, PurePath("/"))
+    plan = Plan(topology)
+    assert [portal.address for portal in plan.internal(topology.sps[0])] == ["127.101.0.1", "192.0.2.7"]
+    assert plan.bus() == ("127.101.255.1:3261", "192.0.2.1:3261")
+    assert Plan(topology, joined=("192.0.2.9:1",)).bus_of(topology.sps[0]) == ("192.0.2.9:1",)
+
+
 @pytest.mark.parametrize("prefix", ["", "tg00"], ids=["loopback", "namespaces"])
 def test_no_two_things_have_one_address(prefix: str) -> None:
     """Not in the largest system, either."""
