@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from backstores.block import BlockError, Busy, Offline
 from backstores.errors import UsageError
-from backstores.volume.gate import Gate, HoldLimits, Passage, Verdict
+from backstores.volume.gate import Gate, HoldLimits, Passage
 
 Waiter = asyncio.Future[None]
 
@@ -63,16 +63,11 @@ class Door:
             Busy: that took too long.
             Offline: the volume will not serve again.
         """
+        if self._gate.begin(owner=owner):
+            return
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        match self._gate.begin(waiter, owner=owner):
-            case Verdict.REFUSED:
-                raise self._refusal(lba, begun)
-            case Verdict.WAIT:
-                await self._admitted(waiter, lba, begun)
-            case Verdict.BEGIN:
-                return
-
-    async def _admitted(self, waiter: Waiter, lba: int, begun: bool) -> None:
+        if not self._gate.wait(waiter):
+            raise self._refusal(lba, begun)
         try:
             await waiter
         except asyncio.CancelledError:

@@ -60,14 +60,6 @@ PASSAGES: Final[Mapping[Passage, Mapping[Event, Passage]]] = {
 }
 
 
-class Verdict(enum.Enum):
-    """The answer to one who wants to begin."""
-
-    BEGIN = "begin"
-    WAIT = "wait"
-    REFUSED = "refused"
-
-
 class Gate(Generic[W]):
     """The gate of one volume. ``W`` stands for one who waits to begin."""
 
@@ -94,15 +86,19 @@ class Gate(Generic[W]):
         """Let a visitor go."""
         self._late.discard(visitor)
 
-    def begin(self, waiter: W, *, owner: bool = False) -> Verdict:
-        """Ask to begin; ``waiter`` is named later if it has to wait."""
+    def begin(self, *, owner: bool = False) -> bool:
+        """Ask to begin; False: one has to wait."""
         if self.passage is Passage.OPEN or owner:
             self._at_work += 1
-            return Verdict.BEGIN
+            return True
+        return False
+
+    def wait(self, waiter: W) -> bool:
+        """Wait to begin, behind those who wait already; False: it is refused."""
         if self.passage is Passage.SHUT or self._expired:
-            return Verdict.REFUSED
+            return False
         self._waiting[waiter] = None
-        return Verdict.WAIT
+        return True
 
     def forget(self, waiter: W) -> None:
         """Let one who waits give up."""

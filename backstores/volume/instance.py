@@ -82,8 +82,11 @@ class Instance(ABC):
         check(request, self.blocks, self.block_bytes)
         if self._done_now(request):
             return []
+        carry_out = self._change if request.op in MUTATING else self._look
+        if self._door.is_open:
+            return await carry_out(request)
         with self._door.visit(request.lba):
-            return await (self._change(request) if request.op in MUTATING else self._look(request))
+            return await carry_out(request)
 
     def _done_now(self, request: Request) -> bool:
         """Try the hot path for what came by the general one: its data had to be gathered, or digests checked."""

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from backstores.volume.gate import PASSAGES, Event, Gate, HoldLimits, Passage, Verdict
+from backstores.volume.gate import PASSAGES, Event, Gate, HoldLimits, Passage
 
 MOST = 3
 
@@ -52,14 +52,14 @@ class AgainstModel(RuleBasedStateMachine):
     @rule(owner=st.booleans())
     def begin(self, owner: bool) -> None:
         waiter = self.number()
-        verdict = self.gate.begin(waiter, owner=owner)
-        if owner or not (self.held or self.shut):
-            assert verdict is Verdict.BEGIN
+        free = owner or not (self.held or self.shut)
+        assert self.gate.begin(owner=owner) is free
+        if free:
             self.at_work.append(waiter)
-        elif self.shut or self.expired:
-            assert verdict is Verdict.REFUSED
-        else:
-            assert verdict is Verdict.WAIT
+            return
+        welcome = not (self.shut or self.expired)
+        assert self.gate.wait(waiter) is welcome
+        if welcome:
             self.waiting.append(waiter)
 
     @precondition(lambda self: self.at_work)
@@ -122,9 +122,11 @@ def test_every_event_has_its_place_in_the_table(passage: Passage, event: Event) 
 
 def test_what_was_at_work_before_is_awaited() -> None:
     gate: Gate[str] = Gate()
-    assert gate.begin("a") is gate.begin("b") is Verdict.BEGIN
+    assert gate.begin()
+    assert gate.begin()
     gate.hold(HoldLimits())
-    assert gate.begin("c") is Verdict.WAIT
+    assert not gate.begin()
+    assert gate.wait("c")
     for expected in (Passage.CLOSING, Passage.HELD):
         gate.end()
         assert gate.passage is expected
@@ -141,4 +143,4 @@ def test_a_new_hold_has_its_own_time() -> None:
     assert not gate.arrive("a")
     gate.hold(HoldLimits())
     assert gate.arrive("a")
-    assert gate.begin("a") is Verdict.WAIT
+    assert gate.wait("a")
