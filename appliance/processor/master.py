@@ -80,7 +80,10 @@ class Master:
             case BeMaster() | Collect() | FailLegs():
                 raise AssertionError(f"{type(action).__name__} is no work for hands")
             case Admit():
-                return None, await self._admit(action.alus)
+                read_only = self._taken_up and self._gs.status().state is not GsState.READY
+                images = await self._admit(action.alus)
+                late = read_only and self._gs.status().state is GsState.READY
+                return self._taken_in() if late else None, images
             case TakeUp():
                 await self._gs.start(self._epoch)
                 self._taken_up = True
@@ -138,8 +141,11 @@ class Master:
         return await self._collected()
 
     async def _taken(self) -> tuple[Taken, Sequence[VolumeImage]]:
+        return self._taken_in(), await self._collected()
+
+    def _taken_in(self) -> Taken:
         gs = self._gs.status()
-        return Taken(epoch=max(self._epoch, gs.epoch), gs=gs), await self._collected()
+        return Taken(epoch=max(self._epoch, gs.epoch), gs=gs)
 
     async def _collected(self) -> Sequence[VolumeImage]:
         """Mend, where that is allowed, and give all volumes."""
@@ -175,7 +181,7 @@ class Master:
             case Change.REPLACE:
                 return await self._replace(order)
             case Change.DELETE:
-                return await self._delete(order.volume)
+                return await self._delete(order)
 
     async def _replace(self, order: Commit) -> Committed:
         current = self._known(order.volume)
@@ -188,12 +194,13 @@ class Master:
             raise
         return self._stored(order.volume, objects)
 
-    async def _delete(self, volume: Wwn) -> Committed:
-        current = self._known(volume)
+    async def _delete(self, order: Commit) -> Committed:
+        """Put a tombstone in the place of a volume, though it was not seen: its ALUs may be away, or it gone before."""
+        current = self._trees.get(order.volume) or VolumeImage(order.objects, whole=False)
         head = current.objects[0]
         assert isinstance(head, VolumeObject)
         await self._vsmdb.remove(head, current.whole)
-        del self._trees[volume]
+        self._trees.pop(order.volume, None)
         return self._committed(None, self._below(current.objects))
 
     def _stored(self, volume: Wwn, objects: Sequence[AnyObject]) -> Committed:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from appliance.control import orders
-from appliance.control.reports import LegsLost
+from appliance.control.reports import Committed, LegsLost, Taken
+from appliance.control.values import AluAt, Grant
+from appliance.messages import GsState
 from appliance.processor.names import internal_target, tier_initiator
 from backstores.errors import ProtocolError, TiergateError
 from backstores.iscsi.access import Credentials
@@ -184,5 +186,48 @@ def test_two_storage_processors_that_write_the_same_blocks_leave_the_legs_equal(
             assert len(legs) == 2
             for leg in legs:
                 assert len(set(leg)) == 1, "the legs differ"
+
+    asyncio.run(scenario())
+
+
+def test_a_deletion_that_nobody_heard_of_may_be_repeated_by_another_mvsp(tmp_path: Path) -> None:
+    """C2, R9: the first one died before it could say so; the second does not find the volume."""
+
+    async def scenario() -> None:
+        async with processors("sp1", "sp2") as many:
+            for number in range(2):
+                await many.attach(("sp1", "sp2")[number], tmp_path / f"a{number}")
+            await many.make_master("sp1")
+            objects = await many.create("mirror")
+            for master in ("sp1", "sp2"):
+                if master != many.master:
+                    await many.make_master(master)
+                delete = orders.Commit(
+                    epoch=many.epoch, change=orders.Change.DELETE, volume=objects[0].wwn, objects=objects
+                )
+                assert isinstance(await many.order(master, delete), Committed)
+                assert many.hands[master].images() == []
+
+    asyncio.run(scenario())
+
+
+def test_the_gs_set_is_taken_up_when_the_alus_come_that_make_a_majority(tmp_path: Path) -> None:
+    """M4: until then the configuration is read only; the answer says that it is no longer."""
+
+    async def scenario() -> None:
+        async with processors("sp1") as many:
+            for number in range(3):
+                await many.attach("sp1", tmp_path / f"a{number}")
+            await many.make_master("sp1")
+            ats = [AluAt(path, status.wwn) for path, status in many.alus.items()]
+            await many.order("sp1", orders.Follow(epoch=9, grant=Grant("sp1", "secret")))
+            await many.order("sp1", orders.BeMaster(epoch=9))
+            await many.order("sp1", orders.Admit(epoch=9, alus=tuple(ats[:1])))
+            first = await many.order("sp1", orders.TakeUp(epoch=9))
+            late = await many.order("sp1", orders.Admit(epoch=9, alus=tuple(ats[1:])))
+            assert isinstance(first, Taken)
+            assert isinstance(late, Taken)
+            assert [first.gs.state, late.gs.state] == [GsState.READ_ONLY, GsState.READY]
+            assert late.epoch >= 9
 
     asyncio.run(scenario())
