@@ -134,12 +134,13 @@ class Follower(Instance):
         return await self._carry_out(request)
 
     async def _change(self, request: Request) -> list[Run]:
-        while True:
+        while request.blocks:
             async with self._borrow(request.lba, request.blocks) as grip:
                 try:
                     return await self._change_borrowed(request, grip)
                 except _Stale:
                     continue
+        return []
 
     @asynccontextmanager
     async def hold(self, lba: int, blocks: int) -> AsyncIterator[Submit]:

@@ -185,9 +185,10 @@ def test_its_own_writers_of_one_range_take_turns() -> None:
     run(scenario)
 
 
-def test_a_request_past_the_end_asks_nobody() -> None:
+def test_a_request_past_the_end_or_for_nothing_asks_nobody() -> None:
     async def scenario(here: Site) -> None:
         before = here.port.calls
+        await here.follower.submit(Request(Op.DISCARD, 5, 0))
         with pytest.raises(BlockError):
             await write(here.follower, 1, here.follower.blocks)
         assert here.port.calls == before
