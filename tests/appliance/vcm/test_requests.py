@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from appliance.control.reports import ImagePart
 from appliance.control.requests import (
     Ask,
     Attach,
@@ -17,14 +18,16 @@ from appliance.control.requests import (
     Request,
     SetLocation,
 )
+from appliance.control.values import VolumeImage
 from appliance.messages import VolumeState
+from appliance.simulation.history import grown
 from appliance.simulation.invariants import after_quiet
 from appliance.simulation.plant import Builder, alu_wwn, make_site, object_wwn, shown_by
 from appliance.simulation.system import Conditions, System
 from appliance.vcm.peers import EXPECT_S
 from appliance.vcm.requests import DEADLINE_S
 from appliance.vcm.vocabulary import MicSaid
-from backstores.objects import AnyObject
+from backstores.objects import AnyObject, VolumeObject
 from tests.support.transcript import STEADY
 
 
@@ -201,3 +204,16 @@ def test_one_that_never_comes_holds_up_what_it_should_serve_and_nothing_else() -
     assert set(numbers) & set(system.mic.answers) == {numbers[0]}
     system.run(EXPECT_S)
     assert [system.mic.answers[number].error for number in numbers] == ["", ""]
+
+
+def test_an_image_that_was_told_before_a_change_does_not_undo_it() -> None:
+    """M2: the bus may turn the two round; the higher generation is the newer."""
+    desk = Desk()
+    objects = desk.create()
+    assert isinstance(objects[0], VolumeObject)
+    newer = (grown(objects[0]), *objects[1:])
+    assert desk.ask(ReplaceVolume(objects=newer)) == ""
+    assert desk.system.vcm is not None
+    desk.system.vcm.volumes.image(ImagePart(volumes=(VolumeImage(objects),), gone=(), cursor=1, more=False))
+    [volume] = desk.system.vcm.volumes
+    assert volume.objects == newer
