@@ -9,6 +9,7 @@ moment; its successor asks, and goes on. Data goes on meanwhile (C1).
     peers        which storage processors there are, and how they are
     courier      orders that are repeated until they are answered
     alus         which storage processor has which ALU open
+    election     who is to be the MVSP (a pure function)
     mastership   which storage processor is the MVSP, in which epoch, and what it is asked
     location     which hosts see which volumes, through whom
     placement    a volume's tree and what there is of storage processors -> who runs what (a pure function)

@@ -21,6 +21,7 @@ from appliance.control.values import PART_ALUS, Access, AluAt, Grant
 from appliance.messages import GsState, GsStatus
 from appliance.vcm.alus import Alu, Alus
 from appliance.vcm.courier import Answer, Courier, Lost, Then
+from appliance.vcm.election import Candidate, elect
 from appliance.vcm.peers import Peer, Peers
 from appliance.vcm.secrets import Secrets
 
@@ -69,21 +70,6 @@ TRANSITIONS: Final[Mapping[MasterState, Mapping[MasterEvent, MasterState]]] = {
 
 Make = Callable[[int], MasterOrder]
 """Makes an order for the epoch in which it will be given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What speaks for a storage processor as the MVSP."""
-
-    name: str
-    alus: int
-    load: float
-    paths: int
-
-
-def elect(candidates: Iterable[Candidate]) -> Candidate | None:
-    """Choose the MVSP: most ALUs, then least load, then most redundant paths, then the name (step 508)."""
-    return min(candidates, key=lambda one: (-one.alus, one.load, -one.paths, one.name), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +25,7 @@ from appliance.control.values import InstanceState, T1Runs, T2Runs, VolumeImage,
 from appliance.messages import VolumeState, VolumeStatus
 from appliance.vcm.mastership import Make
 from appliance.vcm.placement import Placement, Unplaced
-from backstores.objects import AnyObject, VolumeObject
+from backstores.objects import AnyObject, LegState, MirrorObject, VolumeObject
 from backstores.volume.loss import degraded
 from backstores.wwn import Wwn
 
@@ -182,6 +182,17 @@ class Volume:
     def name(self) -> str:
         """What people call it."""
         return self.head.name if self.head else self.wwn
+
+    @property
+    def failed_legs(self) -> set[Wwn]:
+        """The legs of its mirrors that are known to have failed."""
+        mirrors = [obj for obj in self.objects if isinstance(obj, MirrorObject)]
+        return {leg.child for mirror in mirrors for leg in mirror.legs if leg.state is LegState.FAILED}
+
+    def is_newer_than(self, objects: Sequence[AnyObject]) -> bool:
+        """Whether a tree has an older copy of an object than this one has."""
+        generations = {obj.wwn: obj.generation for obj in self.objects}
+        return any(obj.generation < generations.get(obj.wwn, 0) for obj in objects)
 
     def happens(self, event: VolumeEvent) -> None:
         """Move on."""

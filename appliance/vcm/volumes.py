@@ -24,7 +24,7 @@ from appliance.vcm.placement import Plant, Unplaced, place
 from appliance.vcm.secrets import Secrets
 from appliance.vcm.stages import BEFORE_CHANGE, Step, View, next_stage
 from appliance.vcm.volume import Change, Pause, PauseEvent, Phase, Volume, VolumeEvent
-from backstores.objects import AnyObject, LegState, MirrorObject, PartitionObject
+from backstores.objects import PartitionObject
 from backstores.wwn import Wwn, short
 
 RETRY_S: Final = 5.0
@@ -131,7 +131,7 @@ class Volumes:
         volume.seen = self.mastership.round
         if image.reason and volume.image is not None and not volume.image.reason:
             return volume  # this MVSP does not see all of it: what its predecessor saw is no older
-        if _is_older(image.objects, volume.objects):
+        if volume.is_newer_than(image.objects):
             return volume  # it was told before a change, and came after it
         if volume.image != image:
             self._index(volume, present=False)
@@ -180,7 +180,7 @@ class Volumes:
             self.courier.log(f"volume {volume.name}: {sp} has lost legs {names}", serious=True)
             self._begin_pause(volume)
             volume.lose_legs(sp)
-        if volume.change is None and not volume.removing and not set(report.legs) <= _failed_legs(volume):
+        if volume.change is None and not volume.removing and not volume.failed_legs.issuperset(report.legs):
             volume.change = Change(_fail_legs(report), "fail legs", lambda error: None)
             self.try_again(volume)
 
@@ -405,22 +405,6 @@ class Volumes:
         volume.create, volume.step = False, ""
         self.changed(volume)
         volume.tell("")
-
-
-def _is_older(objects: Sequence[AnyObject], known: Sequence[AnyObject]) -> bool:
-    """Whether a tree has an older copy of an object than another."""
-    generations = {obj.wwn: obj.generation for obj in known}
-    return any(obj.generation < generations.get(obj.wwn, 0) for obj in objects)
-
-
-def _failed_legs(volume: Volume) -> set[Wwn]:
-    return {
-        leg.child
-        for obj in volume.objects
-        if isinstance(obj, MirrorObject)
-        for leg in obj.legs
-        if leg.state is LegState.FAILED
-    }
 
 
 def _fail_legs(report: LegsLost) -> Make:

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from appliance.vcm.mastership import Candidate, elect
+from appliance.vcm.election import Candidate, elect
 
 ORDERS = {
     "most alus": [Candidate("b", 3, 0.9, 1), Candidate("a", 2, 0.0, 2)],
