@@ -157,9 +157,13 @@ class Mvsm:
             return Reply(Committed()) if image is None and order.volume in self._image else None
         if image is None and order.volume in self._image:
             return Refuse(f"volume {short(order.volume)} was deleted: its name is never used again")
-        if image is None or set(order.objects) - set(image.objects):
+        if image is None:
             return None
-        return Reply(Committed(volume=image))
+        known = {obj.wwn: obj.generation for obj in image.objects}
+        newer = [obj for obj in order.objects if obj.generation > known.get(obj.wwn, 0)]
+        if newer and order.change is Change.REPLACE:
+            return None
+        return Reply(Committed(volume=image))  # though it may have been changed since
 
     def _fail(self, order: FailLegs) -> Decision:
         """Make the tree in which these legs have failed."""

@@ -154,7 +154,7 @@ class CoherencyManager:
         for alu in self.alus:
             if alu.opener == peer.name:
                 self.mastership.admit(alu)
-        self.volumes.look_at_all()
+        self.volumes.look_at_those_of(peer)
 
     def _gone(self, peer: Peer) -> None:
         self.mastership.forget(peer.name)
@@ -173,7 +173,7 @@ class CoherencyManager:
 
     def _master_changed(self) -> None:
         if self.mastership.ready:
-            self.volumes.look_at_all()
+            self.volumes.master_is_ready()
         for peer in self.peers:
             self._sp_changed(peer)
 

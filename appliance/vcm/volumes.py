@@ -101,12 +101,25 @@ class Volumes:
         for second in peer.t2:
             self.know(second.volume).runs(peer.name, second)
             self.second_tiers[peer.name] += 1
-        self.look_at_all()
+        self.look_at_those_of(peer)
 
     def look_at_all(self) -> None:
-        """Look at every volume: a storage processor came or went, or another is the MVSP."""
+        """Look at every volume: it is known now who sees which."""
         for volume in self._all.values():
             self.try_again(volume)
+
+    def look_at_those_of(self, peer: Peer) -> None:
+        """Look at what a storage processor that came or went may matter to: in a large system that is little."""
+        for volume in self._all.values():
+            serves = peer.name in volume.t1 or peer.name in volume.t2
+            if serves or volume.phase is not Phase.ON_LINE or peer.name in self.location.named(volume.wwn, volume.t2):
+                self.try_again(volume)
+
+    def master_is_ready(self) -> None:
+        """Look at what needs the MVSP."""
+        for volume in self._all.values():
+            if volume.change is not None or volume.image is None or volume.failure:
+                self.try_again(volume)
 
     def forget(self, peer: Peer) -> None:
         """Take note that nothing runs at a storage processor any more."""
@@ -114,8 +127,9 @@ class Volumes:
             if peer.name in volume.t1 or peer.name in volume.t2:
                 volume.forget(peer.name)
                 self.changed(volume)
+                self.try_again(volume)
         self.first_tiers[peer.name] = self.second_tiers[peer.name] = 0
-        self.look_at_all()
+        self.look_at_those_of(peer)
 
     def image(self, part: ImagePart) -> None:
         """Take over a part of the system image."""

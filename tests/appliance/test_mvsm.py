@@ -104,6 +104,20 @@ def test_what_was_done_already_is_answered_and_not_done_again() -> None:
     assert decision == Reply(Committed(volume=VolumeImage(TREE)))
 
 
+@pytest.mark.parametrize("change", [Change.CREATE, Change.REPLACE])
+def test_a_late_commit_does_not_undo_a_later_one(change: Change) -> None:
+    """M2: it was asked for again long after it was done, by a VCM that could not know."""
+    failed_since, _ = failed(TREE, (MIRROR.legs[0].child,))
+    late = Commit(epoch=5, change=change, volume=VOLUME, objects=TREE)
+    assert active(VolumeImage(failed_since)).decide(late, 5) == Reply(Committed(volume=VolumeImage(failed_since)))
+
+
+def test_a_newer_tree_is_committed() -> None:
+    newer, _ = failed(TREE, (MIRROR.legs[0].child,))
+    order = Commit(epoch=5, change=Change.REPLACE, volume=VOLUME, objects=newer)
+    assert isinstance(active(VolumeImage(TREE)).decide(order, 5), Do)
+
+
 def test_a_deletion_is_done_though_the_volume_was_not_seen() -> None:
     """Its ALUs may have been away when the image was collected."""
     mvsm = active()
