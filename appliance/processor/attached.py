@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from appliance.control.orders import Follow, OpenAlus
 from appliance.control.reports import Opened, Scanned
@@ -16,8 +16,10 @@ from appliance.control.values import Found
 from appliance.inventory import Inventory, OpenAlu
 from appliance.processor.internal import InternalTarget, MakeUnit
 from appliance.processor.names import MASTER_MARK, master_initiator, pass_through
+from appliance.processor.pulled import Pulled
 from appliance.recognition import Recognize, recognize_nothing
 from backstores.alu.base import AluDriver
+from backstores.alu.descriptor import DescriptorDriver
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError, UsageError
 from backstores.objects import Extent
@@ -44,6 +46,18 @@ class AttachedAlus:
         self._target = target
         self._inventory = Inventory(engine, susid, recognize)
         self._master: Follow | None = None
+        self._out_of_reach: frozenset[str] = frozenset()
+        self._pulled: dict[str, Pulled] = {}
+
+    def lose(self, paths: Set[str]) -> None:
+        """Have exactly these ALUs fail whatever is asked of them: a fault that somebody has made (R19)."""
+        self._out_of_reach = frozenset(paths)
+        for path in self._pulled.keys() - paths:
+            self._pulled.pop(path).plug_in()
+        for alu in self._inventory:
+            path, driver = alu.driver.path, alu.driver
+            if path in paths and path not in self._pulled and isinstance(driver, DescriptorDriver):
+                self._pulled[path] = Pulled(driver)
 
     async def scan(self, paths: Sequence[str]) -> Scanned:
         """Say what paths lead to; nothing is opened for longer than that takes."""
@@ -65,6 +79,8 @@ class AttachedAlus:
             raise UsageError(
                 f"alu {path!r} can't be a legacy alu here: these need an appliance of one storage processor"
             )
+        if path in self._out_of_reach:
+            raise UsageError(f"alu {path!r} can't be reached by storage processor {self._sp}: it was failed on purpose")
         there = [alu for alu in self._inventory if alu.driver.path == path]
         return there[0] if there else await self._inventory.attach(path, order.size_bytes)
 
@@ -72,6 +88,8 @@ class AttachedAlus:
         """Close ALUs that nothing stands on, and wait for what the MVSP has under way there."""
         self._target.withdraw({pass_through(path) for path in paths})
         for path in paths:
+            if path in self._pulled:
+                self._pulled.pop(path).plug_in()
             if any(alu.driver.path == path for alu in self._inventory):
                 await self._inventory.detach(path)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Set
 from typing import Protocol
 
 from appliance.fabric.addresses import Plan
-from appliance.fabric.faults import Link, check_part, severed
+from appliance.fabric.faults import Link, check_part, lost_alus, severed
 from appliance.portals import PortalAddress
 from appliance.topology import FabricKind, Sp, Topology
 
@@ -24,6 +24,10 @@ class Hands(Protocol):
 
     async def sever(self, links: Set[Link]) -> None:
         """Make these the links that are severed; what was severed before and is not among them comes back."""
+
+
+LoseAlus = Callable[[Set[str]], None]
+"""Has the ALUs at exactly these paths fail."""
 
 
 class Listener(Protocol):
@@ -62,11 +66,22 @@ class LoopbackHands:
 
 
 class Cables:
-    """The faults in force, at one storage processor."""
+    """The faults in force.
 
-    def __init__(self, topology: Topology, hands: Hands) -> None:
+    ``hands`` have links fail, where they are at hand; ``lose_alus`` has ALUs fail that are out of ``sp``'s reach.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        hands: Hands | None,
+        sp: str = "",
+        lose_alus: LoseAlus = lambda paths: None,
+    ) -> None:
         self._topology = topology
         self._hands = hands
+        self._sp = sp
+        self._lose_alus = lose_alus
         self._failed: set[str] = set()
 
     async def set(self, part: str, failed: bool) -> None:
@@ -78,7 +93,9 @@ class Cables:
         """
         check_part(part, self._topology)
         wanted = self._failed | {part} if failed else self._failed - {part}
-        await self._hands.sever(severed(wanted, self._topology))
+        if self._hands is not None:
+            await self._hands.sever(severed(wanted, self._topology))
+        self._lose_alus(lost_alus(wanted, self._topology, self._sp))
         self._failed = wanted
 
 

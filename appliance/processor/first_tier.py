@@ -52,28 +52,30 @@ class FirstTier:
             made.objects[partition.wwn], made.drivers[partition.wwn] = partition, driver
         before = self._volumes.get(order.volume, Made(order.block_bytes))
         made.shown_to = before.shown_to  # who sees the volume's objects sees those that are new, too
-        self._target.withdraw({wwn for wwn, old in before.objects.items() if made.objects.get(wwn) != old})
+        await self._target.withdraw_quietly(
+            {wwn for wwn, old in before.objects.items() if made.objects.get(wwn) != old}
+        )
         self._volumes[order.volume] = made
         self._show(made)
 
-    def expose(self, order: ExposeT1) -> None:
+    async def expose(self, order: ExposeT1) -> None:
         """Show a volume's objects to these storage processors, and to no other."""
         made = self._volumes.get(order.volume)
         if made is None:
             raise UsageError(f"volume {order.volume} has no first-tier object here")
         made.shown_to = {tier_initiator(self._iqn, grant.sp): grant.secret for grant in order.grants}
-        self._target.withdraw(made.objects.keys(), but=made.shown_to)
+        await self._target.withdraw_quietly(made.objects.keys(), but=made.shown_to)
         self._show(made)
 
     def _show(self, made: Made) -> None:
         for initiator, secret in made.shown_to.items():
             self._target.grant(initiator, secret, {wwn: self._maker(made, wwn) for wwn in made.objects})
 
-    def remove(self, volume: Wwn) -> None:
+    async def remove(self, volume: Wwn) -> None:
         """Delete a volume's objects."""
         made = self._volumes.pop(volume, None)
         if made is not None:
-            self._target.withdraw(made.objects.keys())
+            await self._target.withdraw_quietly(made.objects.keys())
 
     def drivers(self, volume: Wwn) -> Mapping[Wwn, AluDriver]:
         """Give the drivers below a volume's objects that are here, by their ALUs: for local reference nodes."""

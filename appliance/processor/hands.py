@@ -38,7 +38,7 @@ from appliance.decisions import Action, RecordLegs
 from appliance.front_end import Embedded
 from appliance.portals import Groups, PortalAddress
 from appliance.processor.attached import AttachedAlus
-from appliance.processor.cables import Cables, Listener
+from appliance.processor.cables import Cables, Listener, LoseAlus
 from appliance.processor.first_tier import FirstTier
 from appliance.processor.internal import InternalTarget
 from appliance.processor.leads import Leads
@@ -80,9 +80,9 @@ class AllHands:
         place: Place,
         report: Callable[[LegsLost | VolumeIs], None],
         recognize: Recognize = recognize_nothing,
-        make_cables: Callable[[Listener, Listener], Cables] | None = None,
+        make_cables: Callable[[Listener, Listener, LoseAlus], Cables] | None = None,
     ) -> None:
-        """``make_cables`` is given what listens for other storage processors, and what listens for hosts."""
+        """``make_cables`` is given what listens for other SPs, what listens for hosts, and what has ALUs fail."""
         self._engine = engine
         self._place = place
         self._recognize = recognize
@@ -93,7 +93,7 @@ class AllHands:
         leads = Leads(place.iqn, self._target, self._remotes)
         self._second = SecondTier(engine, self._first, self._remotes, leads, report)
         self._front_end = Embedded(place.iqn, place.hosts, self._second.unit, place.elsewhere)
-        self._cables = make_cables(self._target, self._front_end) if make_cables else None
+        self._cables = make_cables(self._target, self._front_end, self._alus.lose) if make_cables else None
         self._master: Master | None = None
         self._masters_remotes: Remotes | None = None
         self._mastering = asyncio.Lock()
@@ -149,9 +149,9 @@ class AllHands:
             case MakeT1():
                 await self._first.make(order)
             case ExposeT1():
-                self._first.expose(order)
+                await self._first.expose(order)
             case RemoveT1():
-                self._first.remove(order.volume)
+                await self._first.remove(order.volume)
             case Discover():
                 await self._remotes.discover(order.access, set(order.objects))
             case MakeT2():

@@ -51,12 +51,13 @@ class Peer:
         for wwn in makers.keys() - there:
             self.units[next(number for number in numbers if number not in self.units)] = makers[wwn]()
 
-    def drop(self, wwns: Container[Wwn]) -> None:
-        """Take units out of the map."""
-        for number, unit in list(self.units.items()):
-            if unit.identity.wwn in wwns:
-                unit.close()
-                del self.units[number]
+    def drop(self, wwns: Container[Wwn]) -> list[LogicalUnit]:
+        """Take units out of the map, and give them."""
+        gone = {number: unit for number, unit in self.units.items() if unit.identity.wwn in wwns}
+        for number, unit in gone.items():
+            unit.close()
+            del self.units[number]
+        return list(gone.values())
 
 
 class InternalTarget:
@@ -128,12 +129,18 @@ class InternalTarget:
         peer.add(makers)
         self._refresh(initiator)
 
-    def withdraw(self, wwns: Container[Wwn], but: Container[str] = ()) -> None:
-        """Show things no more, except to the initiators in ``but``."""
+    def withdraw(self, wwns: Container[Wwn], but: Container[str] = ()) -> list[LogicalUnit]:
+        """Show things no more, except to the initiators in ``but``; what was shown may have commands at work still."""
+        gone = []
         for initiator, peer in self._peers.items():
             if initiator not in but:
-                peer.drop(wwns)
+                gone += peer.drop(wwns)
                 self._refresh(initiator)
+        return gone
+
+    async def withdraw_quietly(self, wwns: Container[Wwn], but: Container[str] = ()) -> None:
+        """Show things no more, and return when no command of those who saw them can reach a disk any more."""
+        await runner.drained([task for unit in self.withdraw(wwns, but) for task in unit.tasks])
 
     async def end(self, initiators: Iterable[str]) -> None:
         """Let initiators in no more, and return when nothing of theirs is under way."""

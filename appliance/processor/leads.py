@@ -8,7 +8,7 @@ the storage processors with the legs let the follower in no more, and then tells
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from appliance.control.orders import MakeT2
 from appliance.processor.internal import InternalTarget
@@ -29,6 +29,7 @@ class Leads:
         self._target = target
         self._remotes = remotes
         self._followers: defaultdict[Wwn, set[str]] = defaultdict(set)  # by volume: initiator names
+        self._fenced: Counter[tuple[Wwn, str]] = Counter()  # how often one of them was let in no more
         self._changed = asyncio.Event()
 
     def grant(self, made: MakeT2, lead: Lead) -> None:
@@ -38,18 +39,22 @@ class Leads:
         self._target.withdraw({wwn}, but=names)
         for initiator, secret in names.items():
             self._target.grant(initiator, secret, {wwn: lambda: LeadUnit(made.volume, lead)})
-        self._followers[made.volume] = set(names)
-        self._changed.set()
+        self._follow(made.volume, set(names))
 
     def withdraw(self, volume: Wwn) -> None:
         """Lead a volume no more."""
         self._target.withdraw({lead_wwn(volume)})
-        self._followers.pop(volume, None)
+        self._follow(volume, set())
+
+    def _follow(self, volume: Wwn, names: set[str]) -> None:
+        self._fenced.update((volume, name) for name in self._followers[volume] - names)
+        self._followers[volume] = names
         self._changed.set()
 
     async def fenced(self, volume: Wwn, follower: str) -> None:
         """Wait until the VCM has seen to it that a follower can write to no leg any more."""
-        while follower in self._followers.get(volume, ()):
+        before = self._fenced[volume, follower]
+        while follower in self._followers[volume] and self._fenced[volume, follower] == before:
             self._changed.clear()
             await self._changed.wait()
 

@@ -26,7 +26,8 @@ from backstores.alu.remote import RemoteLun
 from backstores.engine.engine import Engine
 from backstores.errors import TiergateError
 from backstores.objects import AnyObject, LegState, MirrorObject, VolumeObject
-from backstores.scsi.shared import SHARED_COMMANDS
+from backstores.scsi.opcodes import CommandSet
+from backstores.scsi.shared import SHARED_COMMANDS, UNORDERED_COMMANDS
 from backstores.scsi.unit import Identity, LogicalUnit
 from backstores.volume.follower import Follower
 from backstores.volume.gate import HoldLimits
@@ -94,7 +95,7 @@ class SecondTier:
         await self.remove(order.volume)
         drivers, remote = await self._below(order)
         instance = await self._instance(order, drivers, remote)
-        unit = LogicalUnit(instance, Identity(order.volume), commands=SHARED_COMMANDS)
+        unit = LogicalUnit(instance, Identity(order.volume), commands=_commands(order.role))
         served = self._volumes[order.volume] = Served(order, instance, unit, drivers)
         self._lead_if_told(served)
 
@@ -202,6 +203,7 @@ class SecondTier:
             served.made = made
             self._lead_if_told(served)
             served.instance.resume(referenced(made.objects, remote), logs)
+        served.unit.commands = _commands(made.role)
         if grown:
             served.unit.resized()
         for driver in moved:
@@ -376,3 +378,7 @@ class SecondTier:
 
 def _failed(state: LegState) -> bool:
     return state is not LegState.IN_SYNC
+
+
+def _commands(role: Role) -> CommandSet:
+    return UNORDERED_COMMANDS if role is Role.FREE else SHARED_COMMANDS

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from backstores.scsi import cdb as formats
+from backstores.scsi import transfers as t
 from backstores.scsi.commands import TABLE
 from backstores.scsi.opcodes import CommandSet
 
@@ -23,3 +24,9 @@ KNOWN_TO_ONE: Final = frozenset(
     }
 )
 SHARED_COMMANDS: Final = CommandSet(known for known in TABLE.values() if known.wire not in KNOWN_TO_ONE)
+
+IN_ONE_PIECE: Final = frozenset({t.CompareAndWrite, t.Orwrite})
+UNORDERED_COMMANDS: Final = CommandSet(
+    known for known in TABLE.values() if known.wire not in KNOWN_TO_ONE | IN_ONE_PIECE
+)
+"""Where nobody orders the writers of several storage processors, nothing can be read and written in one piece."""

@@ -36,7 +36,7 @@ def test_the_set_is_shown_and_survives_a_minority_that_is_away(tmp_path: Path) -
         running.start()
         after = running.say("/gs", "status")
         assert after["state"] == "ready"
-        assert after["epoch"] == before["epoch"] + 1
+        assert after["epoch"] > before["epoch"]
         running.say("/volumes", "create", "name=w", "size=8M", "alus=a1")
 
 
