@@ -2,6 +2,7 @@
 
 link:sp1/int1   an SP's link to a fabric      port:sp1/hostA   its port for hosts, which is its link there
 fabric:int1     the links of all SPs to it    sp:sp1, blade:b1   processes: the supervisor ends them
+alu:a0          an ALU that the topology names; lost, too, to an SP whose links to it have all failed
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.mic.values import shown
-from appliance.topology import FabricKind, Topology
+from appliance.topology import Alu, FabricKind, Topology
 from backstores.errors import UsageError
 
 LINK: Final = "link"
@@ -19,6 +20,7 @@ PORT: Final = "port"
 FABRIC: Final = "fabric"
 SP: Final = "sp"
 BLADE: Final = "blade"
+ALU: Final = "alu"
 MOST_SHOWN: Final = 8  # names that an error line lists
 
 
@@ -44,6 +46,7 @@ def possible(topology: Topology) -> dict[str, tuple[str, ...]]:
         FABRIC: tuple(fabric.name for fabric in topology.fabrics),
         SP: tuple(sp.name for sp in topology.sps),
         BLADE: tuple(blade.name for blade in topology.blades),
+        ALU: tuple(alu.name for alu in topology.alus),
     }
 
 
@@ -76,3 +79,15 @@ def links_of(part: str, topology: Topology) -> frozenset[Link]:
 def severed(parts: Iterable[str], topology: Topology) -> frozenset[Link]:
     """Give all links that are severed while these parts have failed: one that two of them sever needs both restored."""
     return frozenset(link for part in parts for link in links_of(part, topology))
+
+
+def lost_alus(parts: Iterable[str], topology: Topology, sp: str) -> frozenset[str]:
+    """Give the paths of the ALUs that an SP can't reach while these parts have failed."""
+    failed = frozenset(parts)
+    links = severed(failed, topology)
+
+    def is_lost(alu: Alu) -> bool:
+        ways = [Link(path.sp, path.fabric) for path in alu.paths if path.sp == sp]
+        return f"{ALU}:{alu.name}" in failed or (bool(ways) and links.issuperset(ways))
+
+    return frozenset(alu.path for alu in topology.alus if is_lost(alu))

@@ -296,7 +296,6 @@ class SystemPort:
         kind, _, name = part.partition(":")
         if kind not in ("sp", "blade") and self._cables is not None:
             await self._cables.set(part, failed)
-            return
         if kind not in ("sp", "blade"):
             await self._ask(Fault(part=part, failed=failed))
             return

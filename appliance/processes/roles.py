@@ -30,7 +30,7 @@ from appliance.portals import Groups
 from appliance.processes.system import MIC, VCM, Settings, Works
 from appliance.processes.vcm import Vcm
 from appliance.processes.words import Child, Hold, Ready, Release
-from appliance.processor.cables import Cables, Listener, LoopbackHands
+from appliance.processor.cables import Cables, Listener, LoopbackHands, LoseAlus
 from appliance.processor.hands import AllHands, Place
 from appliance.processor.process import Processor
 from appliance.recognition import ask_blkid
@@ -157,11 +157,13 @@ async def _sp(settings: Settings, child: Child, sp: Sp, ended: asyncio.Event) ->
             assert processor is not None
             processor.report(what)
 
-        def make_cables(internal: Listener, hosts: Listener) -> Cables:
-            return Cables(settings.topology, LoopbackHands(settings.plan, sp, internal, hosts, link.cut))
+        def make_cables(internal: Listener, hosts: Listener, lose_alus: LoseAlus) -> Cables:
+            # where there are real cables, the MIC pulls them: it is at their other ends
+            plan = settings.plan
+            doors = None if plan.prefix else LoopbackHands(plan, sp, internal, hosts, link.cut)
+            return Cables(settings.topology, doors, sp.name, lose_alus)
 
-        # where there are real cables, the MIC pulls them: it is at their other ends
-        hands = AllHands(engine, place, report, ask_blkid, None if settings.plan.prefix else make_cables)
+        hands = AllHands(engine, place, report, ask_blkid, make_cables)
         await hands.start()
         key = settings.key(sp.name)
         await link.connect(settings.plan.bus_of(sp), key.keys, key.vcm_key)
