@@ -63,6 +63,7 @@ class Served:
     resync: asyncio.Task[None] | None = None
     resumed: asyncio.Event = field(default_factory=asyncio.Event)
     looked_s: float = -math.inf  # when a lead was looked for last
+    ending: bool = False  # it goes off line: there will be no tree of it here any more
 
     @property
     def name(self) -> str:
@@ -243,7 +244,8 @@ class SecondTier:
         served = self._volumes.get(volume)
         if served is None:
             return
-        served.on_line = False
+        served.on_line, served.ending = False, True
+        served.resumed.set()
         if served.resync is not None:
             served.resync.cancel()
             await asyncio.gather(served.resync, return_exceptions=True)
@@ -346,9 +348,12 @@ class SecondTier:
             StillThere: it goes on with them.
         """
         legs = {leg.child for obj in changed if isinstance(obj, MirrorObject) for leg in obj.legs if _failed(leg.state)}
-        served.resumed.clear()
-        self._lose_legs(served.made.volume, legs)
+        if not served.ending:
+            served.resumed.clear()
+            self._lose_legs(served.made.volume, legs)
         await served.resumed.wait()
+        if served.ending:
+            raise StillThere("the volume goes off line here: whoever serves it next will meet the same failure")
         stays = {
             leg.child
             for obj in served.made.objects

@@ -77,3 +77,19 @@ def test_a_part_that_there_is_not_is_told_with_what_there_is(running: System) ->
     assert done.returncode == 1
     assert "there is no link 'sp9/int1'; there is sp1/int1, sp1/int2" in done.stderr
     assert running.say("/faults", "list") == []
+
+
+@pytest.mark.slow
+def test_no_host_sees_an_error_when_an_alu_is_lost(running: System) -> None:
+    """R19, D3: the mirror goes on without it, and is told to be degraded."""
+    with two_hosts(running) as hosts:
+        go_on(running, hosts)
+        running.say("/faults", "inject", "part=alu:a0")
+        running.until(partial(is_degraded, running), "the volume is degraded")
+        go_on(running, hosts)
+    running.say("/faults", "restore", "part=alu:a0")
+
+
+def is_degraded(running: System) -> bool:
+    (volume,) = running.say("/volumes", "list")
+    return bool(volume["state"] == "degraded")
