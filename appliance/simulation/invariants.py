@@ -35,7 +35,7 @@ def at_every_moment(system: System) -> None:
     homes: dict[Wwn, str] = {}
     for plane in planes(system):
         for volume, instance in plane.t2.items():
-            if instance.state is InstanceState.ON_LINE:
+            if instance.state is InstanceState.ON_LINE and _reaches(system, plane, instance):
                 instances[volume].append((plane.sp, instance))
             if any(exposure.volume != volume for exposure in instance.show.exposures):
                 raise BrokenInvariant(f"{plane.sp} shows something else than a volume to hosts")
@@ -47,6 +47,14 @@ def at_every_moment(system: System) -> None:
                     raise BrokenInvariant(f"{short(partition.wwn)} is served by {plane.sp} and {homes[partition.wwn]}")
     for volume, on_line in instances.items():
         _agree(volume, on_line)
+
+
+def _reaches(system: System, plane: SimPlane, instance: Instance) -> bool:
+    """Whether an instance can read or write anything: one that nobody lets in any more harms nobody."""
+    volume = instance.made.volume
+    targets = {reference.sp for reference in instance.made.references} & system.processes.keys()
+    shown = any(plane.sp in system.processes[name].plane.shown_to.get(volume, ()) for name in targets)
+    return shown or volume in plane.t1
 
 
 def _agree(volume: Wwn, on_line: list[tuple[str, Instance]]) -> None:

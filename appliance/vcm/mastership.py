@@ -22,7 +22,7 @@ from appliance.messages import GsState, GsStatus
 from appliance.vcm.alus import Alu, Alus
 from appliance.vcm.courier import Answer, Courier, Lost, Then
 from appliance.vcm.election import Candidate, elect
-from appliance.vcm.peers import Peer, Peers
+from appliance.vcm.peers import Peers
 from appliance.vcm.secrets import Secrets
 
 
@@ -47,7 +47,6 @@ class MasterEvent(enum.StrEnum):
     ADMITTED = "reaches the ALUs"
     TAKEN = "GS set taken up"
     COLLECTED = "image told"
-    FOUND = "found at work"  # by a VCM that has started anew
     MORE = "more ALUs"
     LOST = "lost"
 
@@ -57,7 +56,6 @@ BACK: Final = {MasterEvent.LOST: MasterState.VACANT}
 TRANSITIONS: Final[Mapping[MasterState, Mapping[MasterEvent, MasterState]]] = {
     MasterState.VACANT: {
         MasterEvent.ELECTED: MasterState.FOLLOWING,
-        MasterEvent.FOUND: MasterState.COLLECTING,
         MasterEvent.LOST: MasterState.VACANT,
     },
     MasterState.FOLLOWING: {MasterEvent.FOLLOWED: MasterState.SEATING, **BACK},
@@ -100,7 +98,7 @@ class Mastership:
     state: MasterState = MasterState.VACANT
     master: str | None = None
     epoch: int = 0  # of the master that is, or was last
-    wanted: bool = False  # the MIC has told all ALUs, or a master was found
+    wanted: bool = False  # the MIC has told all ALUs, or there was a master before
     _highest: int = 0
     _cursor: int = 0
     round: int = 0  # counts masterships: answers to an earlier one are void
@@ -138,25 +136,13 @@ class Mastership:
     # Who it is
 
     def find(self) -> None:
-        """Go on with the master that is at work, or elect one; called when something has changed."""
-        if self.state is not MasterState.VACANT:
-            return
-        found = [
-            peer for peer in self.peers if self.peers.at_work(peer.name) and peer.hello and peer.hello.master_epoch
-        ]
-        latest = max(found, key=lambda peer: peer.hello.master_epoch if peer.hello else 0, default=None)
-        if latest is not None and latest.hello is not None and latest.hello.master_epoch >= self._highest:
-            self._go_on_with(latest, latest.hello.master_epoch)
-        elif self.wanted:
-            self._elect()
+        """Have a master, if one is wanted; called when something has changed.
 
-    def _go_on_with(self, peer: Peer, epoch: int) -> None:
-        self.master, self.epoch, self._cursor = peer.name, epoch, 0
-        self.round += 1
-        self._followed.clear()
-        self._late = {alu.path: alu for alu in self.alus}  # which of them it reaches, only its last VCM knew
-        self._move(MasterEvent.FOUND)
-        self._collect()
+        A VCM that has started anew has one elected, too, in a new epoch. It can't know whether the one that is at work
+        has slept through a later one, which may have deleted what this one still has in its image.
+        """
+        if self.state is MasterState.VACANT and (self.wanted or self._highest):
+            self._elect()
 
     def _elect(self) -> None:
         """Begin a new epoch."""
@@ -306,7 +292,6 @@ class Mastership:
             return
         self.courier.log(f"the mvsp {self.master} is no more: {reason}", serious=True)
         assert self.master is not None
-        self.peers[self.master].master_epoch = 0
         self.wanted = True
         self.round += 1
         self._asked = deque([*(replace(asked, doubtful=True) for asked in self._given.values()), *self._asked])

@@ -84,7 +84,6 @@ class Peer:
     fence_s: float = 0.0  # when it is ended, if it stays silent
     load: float = 0.0
     epoch: int = 0
-    master_epoch: int = 0  # it is the MVSP in this epoch, as far as anybody knows
     step: str = ""
     found: tuple[Found, ...] = ()
     t1: list[T1Runs] = field(default_factory=list)
@@ -212,7 +211,6 @@ class Peers:
         self._courier.lose(peer.name, f"{peer.name} has started anew")
         self._move(peer, PeerEvent.HELLO)
         peer.incarnation, peer.hello, peer.epoch = message.incarnation, message.body, message.body.epoch
-        peer.master_epoch = message.body.master_epoch
         peer.heard_s, peer.t1, peer.t2 = self._courier.now_s, [], []
         self._courier.meet(peer.name, peer.incarnation)
         self._courier.tell(peer.name, Welcome(), peer.incarnation)

@@ -105,7 +105,7 @@ def test_the_role_of_the_mvsp_moves_in_time(system: System, how: str) -> None:
 
 @pytest.mark.parametrize("mic", [True, False], ids=["with the mic", "before the mic is there"])
 def test_a_vcm_that_starts_anew_touches_nothing_that_is_right(system: System, mic: bool) -> None:
-    """C1, R9: it finds the MVSP at work, and the volume on line; nothing is ordered for it."""
+    """C1, R9: it finds the volume on line, and orders nothing for it. The MVSP gets an epoch that is its own again."""
     assert system.vcm is not None
     orders, epoch = system.orders.copy(), system.vcm.mastership.epoch
     if not mic:
@@ -113,7 +113,8 @@ def test_a_vcm_that_starts_anew_touches_nothing_that_is_right(system: System, mi
     system.kill_vcm()
     system.run(10.0)
     assert system.orders == orders
-    assert (system.vcm.mastership.master, system.vcm.mastership.epoch) == ("sp410", epoch)
+    assert system.vcm.mastership.master == "sp410"
+    assert system.vcm.mastership.epoch > epoch
     [volume] = system.vcm.volumes
     assert volume.phase is Phase.ON_LINE
 
