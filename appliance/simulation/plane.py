@@ -255,12 +255,14 @@ class SimPlane:
         return max((epoch for epoch, plane in self.shelf.masters.items() if plane is self), default=0)
 
     def _reached(self) -> list[SimAlu]:
-        """List the ALUs that it reaches: its own, and those that a follower of its passes through."""
+        """List the ALUs that it reaches: its own, and those that a follower of its passes through, sooner or later."""
         reached = []
         for path, at in self.admitted.items():
             alu = self.shelf.alus[path]
-            opener = self if at.access is None else self.peer(at.access.sp)
-            if opener is not None and alu.holder is opener and opener.follows <= max(self.follows, self.mastership):
+            holder = alu.holder
+            if holder is None or holder.sp != (self.sp if at.access is None else at.access.sp):
+                continue
+            if holder.follows <= max(self.follows, self.mastership):
                 reached.append(alu)
         return reached
 

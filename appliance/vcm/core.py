@@ -101,6 +101,7 @@ class CoherencyManager:
         self.courier.tick(now_s)
         self.peers.tick(now_s)
         self.alus.tick(now_s)
+        self.mastership.tick(now_s)
         self.volumes.tick(now_s)
         self.requests.tick(now_s)
 

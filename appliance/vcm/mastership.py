@@ -66,6 +66,9 @@ TRANSITIONS: Final[Mapping[MasterState, Mapping[MasterEvent, MasterState]]] = {
     MasterState.READY: {MasterEvent.MORE: MasterState.COLLECTING, **BACK},
 }
 
+AGAIN_S: Final = 5.0
+"""How long until the master tries again to reach an ALU that it could not."""
+
 Make = Callable[[int], MasterOrder]
 """Makes an order for the epoch in which it will be given."""
 
@@ -106,6 +109,8 @@ class Mastership:
     _following: set[str] = field(default_factory=set)
     _followed: set[str] = field(default_factory=set)
     _late: dict[str, Alu] = field(default_factory=dict)
+    _refused: list[str] = field(default_factory=list)
+    _again_s: float = 0.0
     _asked: deque[_Asked] = field(default_factory=deque)
     _waiting: list[Callable[[], None]] = field(default_factory=list)
     _given: dict[int, _Asked] = field(default_factory=dict)
@@ -158,6 +163,7 @@ class Mastership:
         self.epoch = self._highest
         self.round += 1
         self._fenced = False
+        self._refused.clear()
         self._late.clear()
         self._followed.clear()
         self._following = {name for name in self.peers.names_at_work() if self.alus.count(name) or name == chosen.name}
@@ -244,6 +250,8 @@ class Mastership:
         if isinstance(answer, Done) and isinstance(answer.result, Opened):
             for found in answer.result.refused:
                 self.courier.log(f"the mvsp can't reach alu {found.path}: {found.trouble}", serious=True)
+                self._refused.append(found.path)
+                self._again_s = self.courier.now_s + AGAIN_S
         self._take(answer)
         self._admit(parts)
 
@@ -306,6 +314,15 @@ class Mastership:
         if self.state is not MasterState.VACANT:
             self._late[alu.path] = alu
             self._catch_up()
+
+    def tick(self, now_s: float) -> None:
+        """Have the master try again what it could not reach a while ago."""
+        if not self.ready or not self._refused or now_s < self._again_s:
+            return
+        refused, self._refused = self._refused, []
+        for alu in filter(None, map(self.alus.get, refused)):
+            self._late[alu.path] = alu
+        self._catch_up()
 
     def _catch_up(self) -> None:
         """Admit late ALUs, once those that have them open follow."""
