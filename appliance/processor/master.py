@@ -25,8 +25,8 @@ from appliance.control.orders import (
     Reform,
     TakeUp,
 )
-from appliance.control.reports import Committed, Result, Taken
-from appliance.control.values import AluAt, VolumeImage
+from appliance.control.reports import Committed, Opened, Result, Taken
+from appliance.control.values import AluAt, Found, VolumeImage
 from appliance.decisions import RecordLegs
 from appliance.globalset import GlobalSet
 from appliance.inventory import Inventory, OpenAlu, Opener
@@ -81,7 +81,9 @@ class Master:
                 raise AssertionError(f"{type(action).__name__} is no work for hands")
             case Admit():
                 read_only = self._taken_up and self._gs.status().state is not GsState.READY
-                images = await self._admit(action.alus)
+                refused, images = await self._admit(action.alus)
+                if refused:
+                    return Opened(alus=(), refused=tuple(refused)), images  # the VCM asks again
                 late = read_only and self._gs.status().state is GsState.READY
                 return self._taken_in() if late else None, images
             case TakeUp():
@@ -120,10 +122,11 @@ class Master:
 
     # ALUs
 
-    async def _admit(self, alus: Sequence[AluAt]) -> Sequence[VolumeImage] | None:
+    async def _admit(self, alus: Sequence[AluAt]) -> tuple[list[Found], Sequence[VolumeImage] | None]:
         """Take ALUs in. One that can't be reached is missing, and holds up no other (C3)."""
         there = {alu.driver.path for alu in self._inventory}
-        came = []
+        came: list[OpenAlu] = []
+        refused: list[Found] = []
         for at in alus:
             try:
                 if await self._opener.admit(at) and at.path in there:
@@ -134,11 +137,12 @@ class Master:
             except TiergateError as error:
                 log.error("alu %s can't be reached: %s", at.path, error)
                 self._inventory.missing[at.path] = str(error)
+                refused.append(Found(at.path, 0, str(error)[:4096]))
         if not self._taken_up or not came:
-            return None
+            return refused, None
         for alu in filter(lambda one: one.owned, came):
             await self._gs.admit(alu)
-        return await self._collected()
+        return refused, await self._collected()
 
     async def _taken(self) -> tuple[Taken, Sequence[VolumeImage]]:
         return self._taken_in(), await self._collected()

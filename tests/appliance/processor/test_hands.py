@@ -21,7 +21,7 @@ from backstores.iscsi.initiator.endpoint import Endpoint
 from backstores.iscsi.initiator.login import Identity
 from backstores.iscsi.initiator.session import Session, connect
 from backstores.objects import MIB
-from tests.support.processors import HOST, IQN, processors
+from tests.support.processors import HOST, IQN, free_port, processors
 
 BLOCK = 512
 
@@ -229,5 +229,25 @@ def test_the_gs_set_is_taken_up_when_the_alus_come_that_make_a_majority(tmp_path
             assert isinstance(late, Taken)
             assert [first.gs.state, late.gs.state] == [GsState.READ_ONLY, GsState.READY]
             assert late.epoch >= 9
+
+    asyncio.run(scenario())
+
+
+def test_an_alu_that_the_mvsp_can_not_reach_is_named_and_holds_up_no_other(tmp_path: Path) -> None:
+    """C3: the VCM hears of it, and has it tried again."""
+
+    async def scenario() -> None:
+        async with processors("sp1", "sp2") as many:
+            await many.attach("sp1", tmp_path / "a0")
+            await many.make_master("sp1")
+            portal = f"127.1.1.9:{free_port('127.1.1.9')}"
+            lost = AluAt("/nowhere", None, Access("sp9", (portal,), "a secret that is long enough"))
+            await many.attach("sp2", tmp_path / "a1")
+            reached = AluAt(str(tmp_path / "a1"), None, many.access("sp2", "sp1"))
+            answer = await many.order("sp1", orders.Admit(epoch=1, alus=(lost, reached)))
+            assert isinstance(answer, Opened)
+            assert [found.path for found in answer.refused] == ["/nowhere"]
+            claimed = await many.order("sp1", orders.Claim(epoch=1, path=reached.path))
+            assert isinstance(claimed, Committed)
 
     asyncio.run(scenario())
