@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from appliance.control import orders
-from appliance.control.reports import Committed, LegsLost, Taken
-from appliance.control.values import AluAt, Grant
+from appliance.control.reports import Committed, LegsLost, Opened, Taken
+from appliance.control.values import Access, AluAt, Grant
 from appliance.messages import GsState
 from appliance.processor.names import internal_target, tier_initiator
 from backstores.errors import ProtocolError, TiergateError
