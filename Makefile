@@ -35,6 +35,7 @@ bench:
 	.venv/bin/python -m benchmarks
 	.venv/bin/python -m benchmarks.guest
 	.venv/bin/python -m benchmarks.metadata
+	.venv/bin/python -m benchmarks.control
 
 # Where Debian's packages come from, and what to do where their versions are not those of images/packages.lock:
 # tell, strict (fail) or write (record them).
