@@ -74,7 +74,7 @@ Result = Scanned | Opened | Taken | ImagePart | Committed | RunsPart | Held
 
 
 class Hello(Message, frozen=True):
-    """A storage processor is there. ``runs``: how many instances of volumes, both tiers."""
+    """A storage processor is there. ``runs``: how many instances of volumes, both tiers, without what is under way."""
 
     blade: Text
     internal_portals: Portals

@@ -228,10 +228,10 @@ class Peers:
         self._ask_report(peer, 0)
 
     def _ask_report(self, peer: Peer, cursor: int) -> None:
-        assert peer.hello is not None
-        if not peer.hello.runs:
-            self._ready(peer)
-            return
+        """Have it tell what it runs, though it said "nothing": an order of an earlier VCM may have run on since then.
+
+        The report waits for what is under way, and tells the outcome of it.
+        """
         self._courier.order(peer.name, Report(cursor=cursor), lambda answer: self._reported(peer, answer))
 
     def _reported(self, peer: Peer, answer: Answer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -109,6 +110,10 @@ class Player:
         """Cut a storage processor off from the VCM for a while."""
         self._system().cut(name, float(for_s))
 
+    def work(self, for_s: str) -> None:
+        """Let each order that is begun from now on take this long."""
+        self._system().conditions = replace(STEADY, work_s=(float(for_s), float(for_s)))
+
     def run(self, for_s: str) -> None:
         """Let time go on."""
         self._system().run(float(for_s))
@@ -133,6 +138,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "kill": Player.kill,
     "sleep": Player.sleep,
     "cut": Player.cut,
+    "work": Player.work,
     "run": Player.run,
     "check": Player.check,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.control.orders import Ordered
-from appliance.control.reports import Done, FromSp, Hello, Scanned
+from appliance.control.reports import Done, FromSp, Hello, RunsPart, Scanned
 from appliance.control.values import Show
 from appliance.messages import Exposure, HostDefinition
 from appliance.simulation.plant import object_wwn
@@ -32,7 +32,8 @@ def location(**faces: tuple[str, ...]) -> Location:
     for name in NAMES:
         hello = Hello(blade="", internal_portals=(), host_portals=(f"{name}:3260",))
         peers.said(FromSp(name, 1, 1, hello))
-        courier.answered(name, Done(number=last_order(courier), result=Scanned(found=())))
+        for result in (Scanned(found=()), RunsPart(t1=(), t2=(), cursor=None)):
+            courier.answered(name, Done(number=last_order(courier), result=result))
     return Location(site, peers, known=True)
 
 
