@@ -14,6 +14,8 @@ run:
 	@scripts/setup.sh run
 	@.venv/bin/tiergate serve --demo --frontend embedded --state $(STATE) --portal $(PORTAL)
 
+# Histories of the control plane in virtual time; `make check` runs a few.
+test: export TIERGATE_SEEDS ?= 1000
 test:
 	@scripts/setup.sh test
 	.venv/bin/pytest -n $(JOBS) --dist worksteal -m "not image" $(TESTS)
