@@ -137,12 +137,12 @@ class Guest:
         lun.mkdir(parents=True)
         (lun / "backstore").symlink_to(backstore)
         address = (group / "address").read_text().strip()
-        return self.until(
-            f"disk for {backstore.name}",
-            lambda: next(
-                (_node(block.name) for block in Path("/sys/bus/scsi/devices").glob(f"{address}:{number}/block/*")), None
-            ),
-        )
+
+        def found() -> Path | None:
+            names = (block.name for block in Path("/sys/bus/scsi/devices").glob(f"{address}:{number}/block/*"))
+            return next((node for node in map(_node, names) if node is not None and _opens(node)), None)
+
+        return self.until(f"disk for {backstore.name}", found)
 
     def iscsi_target(self, iqn: str, backstore: Path, portal: str = "127.0.0.1:3260") -> None:
         """Serve a backstore as LUN 0 of an open target."""
@@ -160,6 +160,15 @@ class Guest:
         lun.mkdir()
         (lun / "backstore").symlink_to(backstore)
         (group / "enable").write_text("1")
+
+
+def _opens(node: Path) -> bool:
+    """Whether a disk's driver is ready: its node is there somewhat earlier."""
+    try:
+        node.open("rb").close()
+    except OSError:
+        return False
+    return True
 
 
 def _node(name: str) -> Path | None:
