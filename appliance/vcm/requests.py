@@ -180,8 +180,12 @@ class Requests:
                 self.alus.is_open(opener, status)
             self._end(asking, alu=status)
 
-        make: Make = lambda epoch: Claim(epoch=epoch, path=request.path, force=request.force)  # noqa: E731
-        self._of_master(asking, make, claimed, request.path)
+        self._of_master(
+            asking,
+            lambda epoch: Claim(epoch=epoch, path=request.path, force=request.force),
+            claimed,
+            request.path,
+        )
 
     def _detach(self, asking: Asking, request: Detach) -> None:
         """Have the GS set go on without an ALU, and close it."""
@@ -263,10 +267,7 @@ class Requests:
             self._progress(asking, "stored; distributing it")
             self._when_settled(asking, volume, undo=True)
 
-        make: Make = lambda epoch: Commit(  # noqa: E731
-            epoch=epoch, change=Kind.CREATE, volume=head.wwn, objects=request.objects
-        )
-        self._of_master(asking, make, stored)
+        self._of_master(asking, _commit(Kind.CREATE, head.wwn, request.objects), stored)
 
     def _when_settled(self, asking: Asking, volume: Volume, *, undo: bool = False) -> None:
         """Answer when the volume is as it should be, or can't be."""
@@ -298,10 +299,7 @@ class Requests:
             else:
                 self._when_settled(asking, wanted)
 
-        make: Make = lambda epoch: Commit(  # noqa: E731
-            epoch=epoch, change=Kind.REPLACE, volume=head.wwn, objects=request.objects
-        )
-        volume.change = Change(make, "as was asked for", changed)
+        volume.change = Change(_commit(Kind.REPLACE, head.wwn, request.objects), "as was asked for", changed)
         self.volumes.look_at(volume)
 
     def _delete(self, asking: Asking, request: DeleteVolume) -> None:
@@ -325,10 +323,7 @@ class Requests:
             self._end(asking, error=error or answer.reason, usage=not error and answer.usage)
 
         def removed() -> None:
-            make: Make = lambda epoch: Commit(  # noqa: E731
-                epoch=epoch, change=Kind.DELETE, volume=volume.wwn, objects=volume.objects
-            )
-            self.mastership.ask(make, erased)
+            self.mastership.ask(_commit(Kind.DELETE, volume.wwn, volume.objects), erased)
 
         volume.removing, volume.removed = True, removed
         self.volumes.try_again(volume)
@@ -368,3 +363,8 @@ def _head(objects: tuple[AnyObject, ...]) -> VolumeObject:
     head = objects[0]
     assert isinstance(head, VolumeObject)
     return head
+
+
+def _commit(change: Kind, volume: Wwn, objects: tuple[AnyObject, ...]) -> Make:
+    """Order a change of a volume's objects, in whichever epoch there is a master."""
+    return lambda epoch: Commit(epoch=epoch, change=change, volume=volume, objects=objects)
